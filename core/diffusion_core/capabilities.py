@@ -1,0 +1,30 @@
+"""What a loaded pipeline can be asked for. The handler fills it in; describe publishes it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Task = Literal["text-to-image", "image-to-image", "inpainting"]
+
+
+class Capabilities(BaseModel):
+    """The request fields a pipeline has a use for, and the values that it, not a config, bounds.
+
+    Sizes are in pixels; `size_multiple` divides every width and height the pipeline can draw.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline_class: str
+    tasks: tuple[Task, ...] = ("text-to-image",)
+    call_parameters: frozenset[str]
+    default_width: int
+    default_height: int
+    size_multiple: int
+    schedulers: tuple[str, ...] = ()
+    default_scheduler: str
+    tokenizer_limit: int | None = None
+    max_clip_skip: int | None = None
+    streaming: bool = False

@@ -1,0 +1,210 @@
+"""A generation request, and the schema that one served model holds it to.
+
+The fields are the guides' and diffusers' own. `RequestSchema` is built once for each model from its
+limits, defaults and capabilities; what the pipeline has no use for is not a field of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from diffusion_core.capabilities import Capabilities
+from diffusion_core.errors import ConfigError, InvalidFieldError
+from diffusion_core.limits import MAX_SEED, Defaults, Limits, OutputFormat
+from diffusion_core.validation import invalid_field
+
+# Fields that exist only where the pipeline's own call takes them.
+_OF_THE_CALL = frozenset(
+    {
+        "negative_prompt",
+        "guidance_scale",
+        "guidance_rescale",
+        "clip_skip",
+        "prompt_2",
+        "negative_prompt_2",
+        "max_sequence_length",
+        "true_cfg_scale",
+    }
+)
+
+_NOT_SERVED = {
+    "controlnet": "ControlNet is not served by this version",
+    "control_image": "ControlNet is not served by this version",
+    "controlnet_conditioning_scale": "ControlNet is not served by this version",
+    "ip_adapter_image": "IP-Adapter is not served by this version",
+    "ip_adapter_image_embeds": "IP-Adapter is not served by this version",
+    "ip_adapter_scale": "IP-Adapter is not served by this version",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest:
+    """One validated request: everything about a picture but the model that draws it.
+
+    Sizes in pixels, `timeout_s` in seconds from the moment the worker has the request. `seed` is
+    that of the first image; image i of `num_images` draws from seed + i. A field that the pipeline
+    has no use for is None.
+    """
+
+    prompt: str
+    num_inference_steps: int
+    width: int
+    height: int
+    prompt_2: str | None = None
+    negative_prompt: str | None = None
+    negative_prompt_2: str | None = None
+    guidance_scale: float | None = None
+    true_cfg_scale: float | None = None
+    guidance_rescale: float | None = None
+    seed: int | None = None
+    num_images: int = 1
+    scheduler: str | None = None
+    clip_skip: int | None = None
+    max_sequence_length: int | None = None
+    output_format: OutputFormat = "png"
+    quality: int = 95
+    embed_prompt: bool = False
+    timeout_s: float | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of one image."""
+        return self.width * self.height
+
+
+class RequestSchema:
+    """Parses the requests of one served model.
+
+    Raises `InvalidFieldError` naming the field and its bound; never repeats what the client sent.
+    """
+
+    def __init__(self, capabilities: Capabilities, limits: Limits, defaults: Defaults) -> None:
+        self.capabilities = capabilities
+        self.limits = limits
+        self.defaults = defaults
+        self.model = _served_model(capabilities, limits, defaults)
+        self._check_defaults()
+
+    def parse_json(self, fields: Mapping[str, Any]) -> GenerationRequest:
+        """A request from parsed JSON; types must be JSON's own (no "20" for 20)."""
+        self._refuse_unserved(fields)
+        try:
+            return _request(self.model.model_validate(dict(fields), strict=True))
+        except ValidationError as error:
+            raise self._explain(error) from None
+
+    def parse_form(self, fields: Mapping[str, str]) -> GenerationRequest:
+        """A request from form fields, where every value is text."""
+        self._refuse_unserved(fields)
+        try:
+            return _request(self.model.model_validate_strings(dict(fields)))
+        except ValidationError as error:
+            raise self._explain(error) from None
+
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema of a request, with this model's bounds and defaults."""
+        return self.model.model_json_schema()
+
+    def _check_defaults(self) -> None:
+        """Defaults that a client could not have asked for are the config's fault, not a client's."""
+        named = {name: field.default for name, field in self.model.model_fields.items()}
+        try:
+            self.model.model_validate({**named, "prompt": "check"})
+        except ValidationError as error:
+            fault = self._explain(error)
+            raise ConfigError(
+                f"handler.defaults and handler.limits disagree: {fault.message}",
+                field=fault.field,
+                bound=fault.bound,
+            ) from None
+
+    def _refuse_unserved(self, fields: Mapping[str, Any]) -> None:
+        for name, reason in _NOT_SERVED.items():
+            if name in fields:
+                raise InvalidFieldError(f"{name}: {reason}", field=name)
+
+    def _explain(self, error: ValidationError) -> InvalidFieldError:
+        name = error.errors(include_input=False)[0]["loc"]
+        known = bool(name) and name[0] in _FIELDS
+        unused = f"{self.capabilities.pipeline_class} has no use for this field"
+        return invalid_field(error, unused if known else "is not a known field")
+
+
+_FIELDS = frozenset(field.name for field in fields(GenerationRequest))
+
+
+def _request(parsed: BaseModel) -> GenerationRequest:
+    return GenerationRequest(**parsed.model_dump())
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must hold more than white space")
+    return value
+
+
+_Prompt = Annotated[str, AfterValidator(_not_blank)]
+
+
+def _served_model(
+    capabilities: Capabilities, limits: Limits, defaults: Defaults
+) -> type[BaseModel]:
+    """The pydantic model of one pipeline's requests: bounds from its limits, fields from its call."""
+    definitions = _field_definitions(capabilities, limits, defaults)
+    for name in _OF_THE_CALL - capabilities.call_parameters:
+        del definitions[name]
+    if not capabilities.schedulers:
+        del definitions["scheduler"]
+    return create_model(
+        "GenerationRequest",
+        __config__=ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False),
+        __doc__=f"A request to {capabilities.pipeline_class}.",
+        **definitions,
+    )
+
+
+def _field_definitions(
+    capabilities: Capabilities, limits: Limits, defaults: Defaults
+) -> dict[str, Any]:
+    text = {"max_length": limits.prompt_characters}
+    return {
+        "prompt": (_Prompt, Field(min_length=1, **text)),
+        "prompt_2": (_Prompt | None, Field(None, min_length=1, **text)),
+        "negative_prompt": (str | None, Field(defaults.negative_prompt, **text)),
+        "negative_prompt_2": (str | None, Field(None, **text)),
+        "num_inference_steps": (
+            int,
+            Field(defaults.num_inference_steps, ge=limits.min_steps, le=limits.max_steps),
+        ),
+        "guidance_scale": (float, _guidance(defaults.guidance_scale, limits)),
+        "true_cfg_scale": (float | None, _guidance(None, limits)),
+        "guidance_rescale": (float, Field(0.0, ge=0, le=1)),
+        "width": (int, _size(defaults.width or capabilities.default_width, capabilities, limits)),
+        "height": (
+            int,
+            _size(defaults.height or capabilities.default_height, capabilities, limits),
+        ),
+        "seed": (int | None, Field(None, ge=0, le=MAX_SEED)),
+        "num_images": (int, Field(1, ge=1, le=limits.max_images)),
+        "scheduler": (Literal[capabilities.schedulers or ("none",)] | None, None),
+        "clip_skip": (int | None, Field(None, ge=1, le=capabilities.max_clip_skip or 1)),
+        "max_sequence_length": (int | None, Field(None, ge=1, le=limits.max_sequence_length)),
+        "output_format": (OutputFormat, defaults.output_format),
+        "quality": (int, Field(defaults.quality, ge=1, le=100)),
+        "embed_prompt": (bool, False),
+        "timeout_s": (float | None, Field(None, gt=0, le=limits.max_timeout_s)),
+    }
+
+
+def _guidance(default: float | None, limits: Limits) -> Any:
+    return Field(default, ge=limits.min_guidance_scale, le=limits.max_guidance_scale)
+
+
+def _size(default: int, capabilities: Capabilities, limits: Limits) -> Any:
+    return Field(
+        default, ge=limits.min_size, le=limits.max_size, multiple_of=capabilities.size_multiple
+    )
