@@ -110,7 +110,7 @@ class OutOfMemoryError(ServingError):
 
 
 class ModelError(ServingError):
-    """The pipeline failed on this request: an exception inside it, or values that are not finite."""
+    """The pipeline failed on this request: it raised, or drew values that are not finite."""
 
     status = 500
     code = "model_error"

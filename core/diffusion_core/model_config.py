@@ -1,4 +1,4 @@
-"""model-config.yaml: TorchServe's own keys and this project's `handler:` section, every key checked.
+"""model-config.yaml: TorchServe's keys and this project's `handler:` section, every key checked.
 
 TorchServe ignores keys that it does not know, so a typo there changes nothing and says nothing.
 Here an unknown key is an error, TorchServe's keys included.

@@ -110,7 +110,7 @@ class RequestSchema:
         return self.model.model_json_schema()
 
     def _check_defaults(self) -> None:
-        """Defaults that a client could not have asked for are the config's fault, not a client's."""
+        """Defaults that no client could have asked for are the config's fault."""
         named = {name: field.default for name, field in self.model.model_fields.items()}
         try:
             self.model.model_validate({**named, "prompt": "check"})
@@ -153,7 +153,7 @@ _Prompt = Annotated[str, AfterValidator(_not_blank)]
 def _served_model(
     capabilities: Capabilities, limits: Limits, defaults: Defaults
 ) -> type[BaseModel]:
-    """The pydantic model of one pipeline's requests: bounds from its limits, fields from its call."""
+    """The pydantic model of one pipeline's requests."""
     definitions = _field_definitions(capabilities, limits, defaults)
     for name in _OF_THE_CALL - capabilities.call_parameters:
         del definitions[name]
@@ -170,7 +170,7 @@ def _served_model(
 def _field_definitions(
     capabilities: Capabilities, limits: Limits, defaults: Defaults
 ) -> dict[str, Any]:
-    text = {"max_length": limits.prompt_characters}
+    text: dict[str, Any] = {"max_length": limits.prompt_characters}
     return {
         "prompt": (_Prompt, Field(min_length=1, **text)),
         "prompt_2": (_Prompt | None, Field(None, min_length=1, **text)),

@@ -1,0 +1,190 @@
+"""One request's pipeline call, in a greenlet that sleeps wherever the pipeline calls a model."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from greenlet import greenlet
+
+from diffusion_core.capabilities import Task
+from diffusion_core.errors import ModelError
+from diffusion_core.policy import Waiting
+from diffusion_engine.stand_ins import ModelCall
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to call: a task's pipeline with its own arguments.
+
+    Attributes:
+        arguments: keyword arguments of the pipeline's `__call__`, generators included.
+        scheduler: a scheduler class that the pipeline's own is compatible with; None: its own.
+        work: denoiser rows times steps foreseen, for the policy until the call tells.
+        timeout_s: seconds from submission after which the request fails.
+    """
+
+    task: Task
+    arguments: Mapping[str, Any]
+    scheduler: str | None = None
+    rows: int = 1
+    steps: int = 1
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """A finished call: images [n, 3, H, W] in [0, 1] on the CPU, and the safety checker's word."""
+
+    images: torch.Tensor
+    flagged: tuple[bool, ...]
+    truncated: bool
+    timings: Mapping[str, float]
+    steps: int
+    device_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A submitted request, seen from outside. The engine's thread writes, any thread may read.
+
+    `timings` are seconds by phase: queue, encode, denoise, decode; a shared call's whole time
+    counts for each request in it (that is what a client waits), while `device_seconds` is the
+    request's share by rows (that is what it costs).
+    """
+
+    job: Job
+    submitted: float
+    future: Future[Pictures] = field(default_factory=Future)
+    number: int = field(default_factory=lambda: next(_numbers))
+    cancelled: bool = False
+    steps_done: int = 0
+    steps_total: int | None = None
+    device_seconds: float = 0.0
+    timings: dict[str, float] = field(default_factory=dict)
+    phase: str = "queue"
+    _entered: float | None = None
+
+    def enter(self, phase: str, now: float) -> None:
+        """Closes the phase the request was in and opens another, at `now` seconds."""
+        if phase == self.phase:
+            return
+        since = self.submitted if self._entered is None else self._entered
+        self.timings[self.phase] = self.timings.get(self.phase, 0.0) + max(0.0, now - since)
+        self.phase, self._entered = phase, now
+
+
+class PipelineCall:
+    """The greenlet of one ticket. Only the engine's thread touches it.
+
+    Args:
+        pipeline: a copy of the served pipeline that belongs to this request (`ServedPipeline`).
+    """
+
+    def __init__(self, ticket: Ticket, pipeline: Any, arrival_due: float) -> None:
+        self.ticket = ticket
+        self.pipeline = pipeline
+        self.pending: ModelCall | None = None
+        self.result: Any = None
+        self.truncated = False
+        self.latents: torch.Tensor | None = None
+        self.waiting = Waiting(
+            id=ticket.number,
+            key=None,
+            rows=ticket.job.rows,
+            remaining=ticket.job.steps,
+            arrival=ticket.submitted,
+            due=arrival_due,
+        )
+        self._denoiser_calls = 0
+        self._greenlet = greenlet(self._run)
+
+    @property
+    def done(self) -> bool:
+        """Whether the pipeline has returned; `result` then holds what it returned."""
+        return self.pending is None and self._greenlet.dead
+
+    def start(self) -> None:
+        """Runs the pipeline to its first pause. Raises whatever the pipeline raises."""
+        self._resume(self._greenlet.switch())
+
+    def answer(self, output: Any) -> None:
+        """Gives the pending call its output and runs the pipeline to its next pause."""
+        if self.pending is not None and self.pending.kind == "denoise":
+            self._denoiser_calls += 1
+        self._resume(self._greenlet.switch(output))
+
+    def abort(self, error: BaseException) -> None:
+        """Throws `error` into the pipeline at its pause, so that its context managers close."""
+        self.pending = None
+        if self._greenlet:
+            try:
+                self._greenlet.throw(error)
+            except BaseException as raised:
+                if raised is not error:
+                    raise
+        self._forget()
+
+    def _run(self) -> Any:
+        arguments = dict(self.ticket.job.arguments)
+        if "callback_on_step_end" in self.pipeline.call_parameters:
+            arguments["callback_on_step_end"] = self._on_step_end
+        return self.pipeline.call(**arguments)
+
+    def _resume(self, outcome: Any) -> None:
+        if self._greenlet.dead:
+            self.pending, self.result = None, outcome
+            self.truncated = self.pipeline.truncated
+            self._forget()
+        else:
+            self.pending = outcome
+            if outcome.kind == "denoise":
+                self._count_steps()
+
+    def _count_steps(self) -> None:
+        """Denoiser calls left: what the scheduler has planned, less those answered.
+
+        A scheduler of order two plans each step as two timesteps, and a pipeline with a call each
+        for the two sides of guidance calls more often than that: its own pace then tells.
+        """
+        total = self.pipeline.num_timesteps
+        if total is None:
+            return
+        self.ticket.steps_total = total
+        done = self.ticket.steps_done
+        pace = max(1, round(self._denoiser_calls / done)) if done else 1
+        self.waiting.remaining = max(1, (total - done) * pace)
+
+    def _on_step_end(
+        self, _pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]
+    ) -> dict[str, Any]:
+        self.ticket.steps_done = step + 1
+        self.latents = tensors.get("latents")
+        return {}
+
+    def _forget(self) -> None:
+        self.latents = None
+        self.pipeline = None
+
+
+def pictures(call: PipelineCall) -> Pictures:
+    """What a finished call drew; `ModelError` where pixels are not finite numbers."""
+    ticket, output = call.ticket, call.result
+    images = output.images
+    if not torch.isfinite(images).all():
+        raise ModelError("the pipeline drew values that are not finite numbers")
+    flagged = getattr(output, "nsfw_content_detected", None) or [False] * images.shape[0]
+    return Pictures(
+        images=images.float().cpu(),
+        flagged=tuple(bool(flag) for flag in flagged),
+        truncated=call.truncated,
+        timings=ticket.timings,
+        steps=ticket.steps_done,
+        device_seconds=ticket.device_seconds,
+    )

@@ -1,0 +1,295 @@
+"""The step engine: many pipeline calls, one model call at a time, each answering all it can."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import InvalidStateError
+
+import torch
+
+from diffusion_core.errors import (
+    CancelledError,
+    DeadlineError,
+    ModelError,
+    OutOfMemoryError,
+    OverloadedError,
+    ServingError,
+)
+from diffusion_core.policy import SchedulingPolicy
+from diffusion_engine.call import Job, PipelineCall, Ticket, pictures
+from diffusion_engine.faults import DeviceFaultError, classify
+from diffusion_engine.forward import Forward, Outcome
+from diffusion_engine.served import ServedPipeline
+
+logger = logging.getLogger(__name__)
+
+_PHASES = {
+    "encode_prompt": "encode",
+    "encode_image": "encode",
+    "denoise": "denoise",
+    "decode": "decode",
+}
+
+
+class StepEngine:
+    """Runs submitted jobs on one thread of its own, batched at the level of denoising steps.
+
+    Args:
+        served: the pipeline and its shared models.
+        policy: picks who shares the next denoiser call.
+        fixed_batch: pad every denoiser call to the policy's cap, for bit-identical pictures.
+        max_waiting: jobs in flight beyond which `submit` refuses.
+        on_device_fault: called on the engine's thread once the device is lost.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        served: ServedPipeline,
+        policy: SchedulingPolicy,
+        *,
+        fixed_batch: bool = False,
+        max_waiting: int = 256,
+        on_device_fault: Callable[[BaseException], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.served = served
+        self.policy = policy
+        self.forward = Forward(served, policy, fixed_batch=fixed_batch, clock=clock)
+        self.steps = 0
+        self._max_waiting = max_waiting
+        self._on_device_fault = on_device_fault
+        self._clock = clock
+        self._inbox: deque[Ticket] = deque()
+        self._calls: dict[int, PipelineCall] = {}
+        self._decoded_last = False
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._idle = threading.Condition(self._lock)
+        self._in_flight = 0
+        self._draining = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    # The four verbs.
+
+    def submit(self, job: Job) -> Ticket:
+        """Accepts a job from any thread; its ticket's future ends in `Pictures` or an error.
+
+        Raises `OverloadedError` while draining or when `max_waiting` jobs are in flight.
+        """
+        with self._lock:
+            if self._draining or self._closed:
+                raise OverloadedError("this worker is shutting down", retry_after=1)
+            if self._in_flight >= self._max_waiting:
+                raise OverloadedError("this worker holds all the requests it can", retry_after=1)
+            self._in_flight += 1
+            ticket = Ticket(job, self._clock())
+            self._inbox.append(ticket)
+        self._wake.set()
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Asks for a job's end; it takes effect before the engine's next step."""
+        ticket.cancelled = True
+        self._wake.set()
+
+    def step(self) -> bool:
+        """Runs one model call and resumes who waited for it. False when there is nothing to do."""
+        self._admit()
+        self._expire()
+        calls = self._next()
+        if not calls:
+            self._rest()
+            return False
+        self.steps += 1
+        for call, outcome in zip(calls, self.forward.run(calls), strict=True):
+            call.waiting.served = self.steps
+            self._resume(call, outcome)
+        return True
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Refuses new jobs and waits for those in flight; whether all ended within `timeout` s."""
+        with self._idle:
+            self._draining = True
+            return self._idle.wait_for(lambda: self._in_flight == 0, timeout)
+
+    # The thread.
+
+    def start(self) -> StepEngine:
+        """Starts the engine's thread."""
+        self._thread = threading.Thread(target=self._loop, name="step-engine", daemon=True)
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Ends the thread; jobs still in flight fail as cancelled."""
+        self._closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._abort_all(CancelledError("the worker was closed"))
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs submitted and not ended."""
+        return self._in_flight
+
+    def _loop(self) -> None:
+        # Gradient mode belongs to the thread, and greenlets leave pipelines' no_grad out of order.
+        torch.set_grad_enabled(False)
+        while not self._closed:
+            self._wake.clear()
+            try:
+                while not self._closed and self.step():
+                    pass
+            except Exception as error:
+                self._lost(error)
+                return
+            self._wake.wait()
+
+    # A step's parts.
+
+    def _admit(self) -> None:
+        """Starts the calls that were submitted: each runs to its first model."""
+        while self._inbox:
+            ticket = self._inbox.popleft()
+            if ticket.cancelled:
+                self._end(ticket, CancelledError("the request was cancelled"))
+                continue
+            work = ticket.job.rows * ticket.job.steps
+            waiting = [call.waiting for call in self._calls.values()]
+            due = self.policy.due_time(ticket.submitted, work, waiting)
+            ticket.enter("encode", self._clock())
+            try:
+                pipeline = self.served.for_request(ticket.job.task, ticket.job.scheduler)
+            except ServingError as error:
+                self._end(ticket, error)
+                continue
+            call = PipelineCall(ticket, pipeline, due)
+            self._calls[ticket.number] = call
+            self._advance(call, call.start)
+
+    def _expire(self) -> None:
+        """Ends the calls that were cancelled or whose time ran out, at their pause."""
+        now = self._clock()
+        for call in list(self._calls.values()):
+            ticket = call.ticket
+            limit = ticket.job.timeout_s
+            if ticket.cancelled:
+                self._fail(call, CancelledError("the request was cancelled"))
+            elif limit is not None and now - ticket.submitted > limit:
+                self._fail(call, DeadlineError(f"not done within {limit:g} s", field="timeout_s"))
+
+    def _next(self) -> list[PipelineCall]:
+        """Who is answered next: an encoder's caller, then turns of decoding and denoising.
+
+        Encoders come first because their callers can then share denoiser calls; decodings
+        alternate with denoising so that neither holds the other up for long.
+        """
+        by_kind: dict[str, list[PipelineCall]] = {}
+        for call in self._calls.values():
+            if call.pending is not None:
+                by_kind.setdefault(_PHASES[call.pending.kind], []).append(call)
+        if "encode" in by_kind:
+            return by_kind["encode"][:1]
+        denoising = by_kind.get("denoise")
+        if "decode" in by_kind and not (self._decoded_last and denoising):
+            self._decoded_last = True
+            return by_kind["decode"][:1]
+        self._decoded_last = False
+        if not denoising:
+            return []
+        return self._pick(denoising)
+
+    def _pick(self, denoising: Sequence[PipelineCall]) -> list[PipelineCall]:
+        for call in denoising:
+            self.forward.place(call)
+        picked = self.policy.pick([call.waiting for call in denoising], self._clock())
+        return [self._calls[waiting.id] for waiting in picked]
+
+    def _resume(self, call: PipelineCall, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._fail(call, outcome.error)
+        else:
+            self._advance(call, lambda: call.answer(outcome.output))
+
+    def _advance(self, call: PipelineCall, move: Callable[[], None]) -> None:
+        """Lets the pipeline run to its next pause or its end; its own exceptions end it alone."""
+        try:
+            move()
+        except Exception as error:
+            self._fail(call, error)
+            return
+        if call.pending is not None:
+            call.ticket.enter(_PHASES[call.pending.kind], self._clock())
+            return
+        try:
+            result = pictures(call)
+        except ServingError as error:
+            self._fail(call, error)
+            return
+        del self._calls[call.ticket.number]
+        self._end(call.ticket, result)
+
+    def _fail(self, call: PipelineCall, error: BaseException) -> None:
+        self._calls.pop(call.ticket.number, None)
+        call.abort(CancelledError("aborted"))
+        if classify(error) == "device":
+            self._end(call.ticket, as_serving_error(error))
+            raise DeviceFaultError(str(error)) from error
+        self._end(call.ticket, as_serving_error(error))
+
+    def _end(self, ticket: Ticket, outcome: object) -> None:
+        ticket.enter("done", self._clock())
+        try:
+            if isinstance(outcome, BaseException):
+                ticket.future.set_exception(outcome)
+            else:
+                ticket.future.set_result(outcome)  # type: ignore[arg-type]
+        except InvalidStateError:
+            logger.warning("a client cancelled the future of an ended request")
+        with self._idle:
+            self._in_flight -= 1
+            self._idle.notify_all()
+
+    def _rest(self) -> None:
+        """Nothing is in flight: what was kept from step to step goes."""
+        if not self._calls:
+            self.served.forget_requests()
+
+    def _lost(self, error: BaseException) -> None:
+        """The device is gone, or the engine itself is broken: nobody is left waiting."""
+        logger.critical("the engine stopped: %s", describe_error(error))
+        self._closed = True
+        self._abort_all(ModelError("the device failed; the worker is starting again"))
+        if self._on_device_fault is not None:
+            self._on_device_fault(error)
+
+    def _abort_all(self, error: ServingError) -> None:
+        for call in list(self._calls.values()):
+            del self._calls[call.ticket.number]
+            self._end(call.ticket, error)
+        while self._inbox:
+            self._end(self._inbox.popleft(), error)
+
+
+def as_serving_error(error: BaseException) -> ServingError:
+    """`error` as a client may see it: pipelines put prompts into messages, so only its type."""
+    if isinstance(error, ServingError):
+        return error
+    if classify(error) == "out_of_memory":
+        return OutOfMemoryError("the request is too large for this device's memory")
+    logger.error("a pipeline call failed: %s", describe_error(error))
+    return ModelError(f"the pipeline raised {type(error).__name__}")
+
+
+def describe_error(error: BaseException) -> str:
+    """Where an error came from, without its message, which may hold a prompt."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{type(error).__name__}\n{frames}"

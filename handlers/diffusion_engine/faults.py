@@ -1,0 +1,43 @@
+"""What an exception from a model means: no memory, a broken device, or a fault of the request."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Fault = Literal["out_of_memory", "device", "request"]
+
+# CUDA errors after which every later call of the process fails too: the driver's own names for
+# errors that leave the context unusable (CUDA Runtime API, cudaError_t).
+_STICKY = (
+    "illegal memory access",
+    "device-side assert",
+    "unspecified launch failure",
+    "misaligned address",
+    "illegal instruction",
+    "invalid address space",
+    "hardware stack error",
+    "uncorrectable ecc error",
+    "launch timed out",
+)
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+
+class DeviceFaultError(RuntimeError):
+    """The device no longer answers; only a fresh process helps."""
+
+
+def classify(error: BaseException) -> Fault:
+    """The kind of fault behind `error`."""
+    if isinstance(error, DeviceFaultError):
+        return "device"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "out_of_memory"
+    text = str(error).lower()
+    if "cuda" in text and any(name in text for name in _STICKY):
+        return "device"
+    if isinstance(error, RuntimeError) and any(name in text for name in _NO_MEMORY):
+        return "out_of_memory"
+    return "request"

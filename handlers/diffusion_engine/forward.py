@@ -1,0 +1,185 @@
+"""Runs model calls for the engine: joined where rules allow, split again where something fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from diffusion_core.policy import SchedulingPolicy
+from diffusion_engine.call import PipelineCall
+from diffusion_engine.faults import DeviceFaultError, classify
+from diffusion_engine.joining import RowRule, join_outputs, split_output
+from diffusion_engine.served import ServedPipeline
+from diffusion_engine.stand_ins import ModelCall
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A model's answer to one request, or why there is none."""
+
+    output: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the forwards came to. `seconds` is time inside models, on the engine's clock."""
+
+    denoiser_calls: int = 0
+    denoiser_rows: int = 0
+    padded_rows: int = 0
+    encoder_calls: int = 0
+    decoder_calls: int = 0
+    splits: int = 0
+    seconds: float = 0.0
+
+
+class Forward:
+    """Answers pending calls with the real models.
+
+    A denoiser call that fails is split in two until whoever is at fault is alone; with too little
+    memory, even one request's rows are split. Its batch mates get their answers all the same.
+    """
+
+    def __init__(
+        self,
+        served: ServedPipeline,
+        policy: SchedulingPolicy,
+        *,
+        fixed_batch: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self.counts = Counts()
+        self._served = served
+        self._policy = policy
+        self._fixed_batch = fixed_batch
+        self._clock = clock
+
+    def place(self, call: PipelineCall) -> None:
+        """Tells the policy which calls a pending denoiser call may share, and its rows."""
+        pending = call.pending
+        assert pending is not None
+        rule = self._served.rules[pending.component]
+        if rule is None:
+            call.waiting.key = None
+        else:
+            call.waiting.key = rule.key(pending)
+            call.waiting.rows = rule.rows(pending)
+
+    def run(self, calls: Sequence[PipelineCall]) -> list[Outcome]:
+        """Outcomes of the calls' pending model calls, in order."""
+        started = self._clock()
+        outcomes = self._attempt(calls)
+        self._attribute(calls, self._clock() - started)
+        return outcomes
+
+    def _attempt(self, calls: Sequence[PipelineCall]) -> list[Outcome]:
+        pending = [call.pending for call in calls if call.pending is not None]
+        try:
+            return [Outcome(output) for output in self._forward(pending)]
+        except Exception as error:
+            fault = classify(error)
+            if fault == "device":
+                raise DeviceFaultError(str(error)) from error
+            # Its frames hold the tensors of the failed call.
+            error.__traceback__ = None
+            failure: Exception = error
+        self._release_memory()
+        if len(calls) > 1:
+            self.counts.splits += 1
+            middle = len(calls) // 2
+            return self._attempt(calls[:middle]) + self._attempt(calls[middle:])
+        if fault == "out_of_memory":
+            return [self._by_rows(pending[0], failure)]
+        return [Outcome(error=failure)]
+
+    def _forward(self, pending: Sequence[ModelCall]) -> list[Any]:
+        first = pending[0]
+        if first.kind != "denoise":
+            return [self._run_item(first)]
+        rule = self._served.rules[first.component]
+        if rule is None or (len(pending) == 1 and rule.key(first) is None):
+            return [self._run_denoiser(first, first.run, 1)]
+        rows = [rule.rows(call) for call in pending]
+        if len(pending) == 1 and rows[0] <= self._policy.cap and not self._fixed_batch:
+            return [self._run_denoiser(first, first.run, rows[0])]
+        return split_output(self._joined(rule, pending, sum(rows), self._policy.cap), rows)
+
+    def _joined(self, rule: RowRule, pending: Sequence[ModelCall], rows: int, most: int) -> Any:
+        """The output of all rows, in forwards of at most `most` rows each."""
+        model = pending[0].model
+        padded = -(-rows // most) * most if self._fixed_batch else rows
+        self.counts.padded_rows += padded - rows
+        arguments = rule.join(pending, padded)
+        if padded <= most:
+            return self._run_denoiser(pending[0], lambda: model(**arguments), padded)
+        outputs = []
+        for start in range(0, padded, most):
+            part = rule.slice(arguments, start, min(start + most, padded))
+            size = min(most, padded - start)
+            outputs.append(self._run_denoiser(pending[0], lambda part=part: model(**part), size))
+        return join_outputs(outputs)
+
+    def _by_rows(self, call: ModelCall, failure: Exception) -> Outcome:
+        """One request that does not fit: fewer of its rows at a time, down to one."""
+        rule = self._served.rules.get(call.component) if call.kind == "denoise" else None
+        if rule is None or rule.key(call) is None or self._fixed_batch:
+            return Outcome(error=failure)
+        rows = rule.rows(call)
+        most = min(rows, self._policy.cap) // 2
+        while most >= 1:
+            self.counts.splits += 1
+            try:
+                return Outcome(split_output(self._joined(rule, [call], rows, most), [rows])[0])
+            except Exception as error:
+                if classify(error) != "out_of_memory":
+                    return Outcome(error=error)
+                error.__traceback__ = None
+                failure = error
+            self._release_memory()
+            most //= 2
+        return Outcome(error=failure)
+
+    def _run_denoiser(self, call: ModelCall, forward: Callable[[], Any], rows: int) -> Any:
+        output = forward()
+        self._synchronize()
+        self.counts.denoiser_calls += 1
+        self.counts.denoiser_rows += rows
+        return output
+
+    def _run_item(self, call: ModelCall) -> Any:
+        """An encoder's or the VAE's call, in the dtype the request's pipeline has set."""
+        kept = call.model.dtype
+        try:
+            if call.dtype is not None:
+                call.model.to(dtype=call.dtype)
+            output = call.run()
+            self._synchronize()
+        finally:
+            # Some VAEs change their own dtype as they run; the next request finds it as it was.
+            if call.model.dtype != kept:
+                call.model.to(dtype=kept)
+        if call.kind == "decode":
+            self.counts.decoder_calls += 1
+        else:
+            self.counts.encoder_calls += 1
+        return output
+
+    def _attribute(self, calls: Sequence[PipelineCall], seconds: float) -> None:
+        """Each request's share of the time is its share of the rows."""
+        self.counts.seconds += seconds
+        rows = sum(call.waiting.rows for call in calls)
+        for call in calls:
+            call.ticket.device_seconds += seconds * call.waiting.rows / rows
+
+    def _synchronize(self) -> None:
+        # Kernels run behind the caller's back on a GPU: without this, times would be of launches.
+        if self._served.device.type == "cuda":
+            torch.cuda.synchronize(self._served.device)
+
+    def _release_memory(self) -> None:
+        if self._served.device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -1,0 +1,54 @@
+"""A scheduler object for every request, of any class that the pipeline's own is compatible with."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from diffusion_core.errors import InvalidFieldError
+
+
+class Schedulers:
+    """Makes schedulers from the pipeline's own.
+
+    A request gets a deep copy of a pristine object: `from_config` costs up to a hundred times as
+    much, and a shallow copy would share the lists that some schedulers fill as they step.
+    """
+
+    def __init__(self, own: Any) -> None:
+        self._own = own
+        self.default: str = type(own).__name__
+        self._classes = {
+            cls.__name__: cls
+            for cls in [type(own), *getattr(own, "compatibles", ())]
+            # Classes whose requirements are not installed are dummies that name their backends.
+            if not hasattr(cls, "_backends")
+        }
+        self._pristine: dict[str, Any] = {self.default: copy.deepcopy(own)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names a request may give."""
+        return tuple(sorted(self._classes))
+
+    def for_request(self, name: str | None) -> Any:
+        """A scheduler of its own for one request; `InvalidFieldError` if it cannot be built."""
+        name = name or self.default
+        if name not in self._pristine:
+            self._pristine[name] = self._build(name)
+        return copy.deepcopy(self._pristine[name])
+
+    def _build(self, name: str) -> Any:
+        if name not in self._classes:
+            raise InvalidFieldError(
+                f"scheduler: is not one of {', '.join(self.names)}",
+                field="scheduler",
+                bound={"expected": list(self.names)},
+            )
+        try:
+            return self._classes[name].from_config(self._own.config)
+        except (ImportError, ValueError, TypeError, NotImplementedError) as error:
+            raise InvalidFieldError(
+                f"scheduler: {name} cannot take this model's scheduler settings: {error}",
+                field="scheduler",
+            ) from error
