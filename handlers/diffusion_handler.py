@@ -1,0 +1,124 @@
+"""DiffusionHandler: TorchServe's words to the engine's and back, nothing else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from ts.torch_handler.base_handler import BaseHandler
+
+from diffusion_core.errors import MalformedBodyError, ServingError
+from diffusion_core.identity import CONFIG_NAME
+from diffusion_core.model_config import read_model_config
+from diffusion_engine.answers import Answer
+from diffusion_engine.service import DiffusionService, Pending, refuse
+
+logger = logging.getLogger(__name__)
+
+
+class DiffusionHandler(BaseHandler):  # type: ignore[misc]
+    """Serves a diffusers pipeline; each request of a batch succeeds or fails on its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.service: DiffusionService | None = None
+
+    def initialize(self, context: Any) -> None:
+        """Loads and warms up; TorchServe reports the worker READY when this returns."""
+        properties = context.system_properties
+        folder = Path(properties["model_dir"])
+        config = read_model_config(folder / CONFIG_NAME)
+        self.context = context
+        self.service = DiffusionService(
+            folder, config, gpu_id=properties.get("gpu_id"), on_device_fault=_end_process
+        )
+        self.service.warm_up()
+        self.initialized = True
+        logger.info("serving %s on %s", self.service.record.identity, self.service.device)
+
+    def handle(self, data: Any, context: Any) -> list[Any]:
+        """One answer a row of `data`, each with its own status; returns when all are done."""
+        self.context = context
+        if self._is_describe():
+            return [self.describe_handle() for _ in data]
+        pending = [self._submit(row, index, context) for index, row in enumerate(data)]
+        answers = [one.answer.result() for one in pending]
+        for index, answer in enumerate(answers):
+            _respond(context, index, answer)
+        return [answer.body for answer in answers]
+
+    def describe_handle(self) -> dict[str, Any]:
+        """What GET /models/{name}?customized=true shows."""
+        assert self.service is not None
+        return self.service.describe()
+
+    def _submit(self, row: Any, index: int, context: Any) -> Pending:
+        assert self.service is not None
+        try:
+            fields, form = _fields(row)
+        except ServingError as error:
+            return refuse(error)
+        accept = _header(context, index, "accept")
+        return self.service.submit(fields, form=form, accept=accept)
+
+
+def _fields(row: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A request's fields, and whether they came as a form, where every value is text."""
+    sources = [name for name in ("body", "data") if name in row]
+    if not sources:
+        if not row:
+            raise MalformedBodyError("the request has no body")
+        return {name: _text(name, value) for name, value in row.items()}, True
+    if len(row) > 1:
+        raise MalformedBodyError("fields come in the body or in the query, not in both")
+    value = row[sources[0]]
+    if isinstance(value, (bytes, bytearray, str)):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            # Not chained: the parser's error quotes the body.
+            raise MalformedBodyError("the body is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedBodyError("the body must be a JSON object of fields")
+    return value, False
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise MalformedBodyError(f"{name}: is not UTF-8 text", field=name) from None
+    return str(value)
+
+
+def _header(context: Any, index: int, name: str) -> str | None:
+    """A request header by name, in whatever case the client sent it."""
+    headers = context.get_all_request_header(index) or {}
+    for key, value in headers.items():
+        if key.lower() == name and isinstance(value, str):
+            return value
+    return None
+
+
+def _respond(context: Any, index: int, answer: Answer) -> None:
+    phrase = HTTPStatus(answer.status).phrase if answer.status in _STATUSES else "Client Closed"
+    context.set_response_status(answer.status, phrase, index)
+    context.set_response_content_type(index, answer.content_type)
+    for name, value in answer.headers.items():
+        context.set_response_header(index, name, value)
+
+
+_STATUSES = frozenset(int(status) for status in HTTPStatus)
+
+
+def _end_process(error: BaseException) -> None:
+    """The device is lost for this process: TorchServe starts a fresh one in its place."""
+    logger.critical("device lost (%s): this worker ends", type(error).__name__)
+    sys.stdout.flush()
+    os._exit(70)

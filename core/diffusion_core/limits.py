@@ -28,7 +28,7 @@ class Limits(BaseModel):
     max_size: PositiveInt = 2048
     max_images: PositiveInt = 4
     max_sequence_length: PositiveInt = 512
-    max_timeout_s: float = Field(600.0, gt=0)
+    max_timeout_s: float = Field(240.0, gt=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> Limits:

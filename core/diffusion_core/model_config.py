@@ -102,6 +102,13 @@ class ModelConfig(_Section):
                 "maxWorkers must be 1 with continuousBatching: TorchServe stalls requests when one "
                 "model has two such workers; register the archive under further names instead"
             )
+        if not self.continuous_batching and self.handler.limits.max_timeout_s >= (
+            self.response_timeout
+        ):
+            raise ValueError(
+                "handler.limits.max_timeout_s must stay below responseTimeout: TorchServe kills a "
+                "worker whose batch takes longer, and every request in it"
+            )
         fixed = self.handler.engine.fixed_batch
         most = self.handler.engine.max_rows
         if fixed is not None and most is not None and fixed != most:
@@ -114,7 +121,8 @@ class ModelConfig(_Section):
         PNG stores incompressible pixels with under 1 % of overhead; base64 makes 4 bytes of 3.
         """
         limits = self.handler.limits
-        raw = limits.max_size * limits.max_size * 3 * limits.max_images
+        # The first image stands in the answer twice: alone, and in the list of all.
+        raw = limits.max_size * limits.max_size * 3 * (limits.max_images + 1)
         return int(raw * 1.01 * 4 / 3) + MEBIBYTE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,10 +103,10 @@ class Forward:
             return [self._run_item(first)]
         rule = self._served.rules[first.component]
         if rule is None or (len(pending) == 1 and rule.key(first) is None):
-            return [self._run_denoiser(first, first.run, 1)]
+            return [self._run_denoiser(first.run, 1)]
         rows = [rule.rows(call) for call in pending]
         if len(pending) == 1 and rows[0] <= self._policy.cap and not self._fixed_batch:
-            return [self._run_denoiser(first, first.run, rows[0])]
+            return [self._run_denoiser(first.run, rows[0])]
         return split_output(self._joined(rule, pending, sum(rows), self._policy.cap), rows)
 
     def _joined(self, rule: RowRule, pending: Sequence[ModelCall], rows: int, most: int) -> Any:
@@ -115,12 +116,12 @@ class Forward:
         self.counts.padded_rows += padded - rows
         arguments = rule.join(pending, padded)
         if padded <= most:
-            return self._run_denoiser(pending[0], lambda: model(**arguments), padded)
+            return self._run_denoiser(partial(model, **arguments), padded)
         outputs = []
         for start in range(0, padded, most):
             part = rule.slice(arguments, start, min(start + most, padded))
             size = min(most, padded - start)
-            outputs.append(self._run_denoiser(pending[0], lambda part=part: model(**part), size))
+            outputs.append(self._run_denoiser(partial(model, **part), size))
         return join_outputs(outputs)
 
     def _by_rows(self, call: ModelCall, failure: Exception) -> Outcome:
@@ -143,7 +144,7 @@ class Forward:
             most //= 2
         return Outcome(error=failure)
 
-    def _run_denoiser(self, call: ModelCall, forward: Callable[[], Any], rows: int) -> Any:
+    def _run_denoiser(self, forward: Callable[[], Any], rows: int) -> Any:
         output = forward()
         self._synchronize()
         self.counts.denoiser_calls += 1

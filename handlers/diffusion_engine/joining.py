@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -132,8 +132,7 @@ _RULES: dict[str, Callable[[Any], RowRule]] = {
 def split_output(output: Any, rows: Sequence[int]) -> list[Any]:
     """A joined call's output cut into each call's rows; padding beyond them is dropped."""
     bounds = [0, *accumulate(rows)]
-    cuts = list(zip(bounds, bounds[1:], strict=False))
-    return [_cut(output, start, stop) for start, stop in cuts]
+    return [_cut(output, start, stop) for start, stop in pairwise(bounds)]
 
 
 def join_outputs(outputs: Sequence[Any]) -> Any:

@@ -38,7 +38,9 @@ class ModelCall:
 
 def pause(call: ModelCall) -> Any:
     """Hands `call` to the engine and sleeps until it is answered."""
-    return getcurrent().parent.switch(call)
+    engine = getcurrent().parent
+    assert engine is not None
+    return engine.switch(call)
 
 
 class StandIn:

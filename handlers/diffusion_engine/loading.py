@@ -1,0 +1,123 @@
+"""Loads a diffusers pipeline from an archive's folder as the model config says."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffusion_core.errors import ConfigError
+from diffusion_core.model_config import HandlerSettings
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device(setting: str, gpu_id: int | None = None) -> torch.device:
+    """The device of a worker: `auto` takes CUDA, then Apple's, then the CPU."""
+    if setting == "auto":
+        if torch.cuda.is_available():
+            setting = "cuda"
+        else:
+            setting = "mps" if torch.backends.mps.is_available() else "cpu"
+    if setting == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError("handler.device: cuda is set but torch finds no CUDA device")
+        return torch.device("cuda", gpu_id or 0)
+    return torch.device(setting)
+
+
+def load_pipeline(folder: Path, settings: HandlerSettings, device: torch.device) -> Any:
+    """The text-to-image pipeline in `folder`, on `device`, silent and ready to be served.
+
+    Raises `ConfigError` where a setting asks for what is not there.
+    """
+    # An archive is complete: nothing may be looked up on a hub while a worker loads.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    from diffusers import DiffusionPipeline
+
+    silence_libraries()
+    pipeline = DiffusionPipeline.from_pretrained(
+        str(folder),
+        dtype=getattr(torch, settings.dtype),
+        local_files_only=True,
+        use_safetensors=True,
+        **_without_safety_checker(settings),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    _place(pipeline, settings, device)
+    _optimise(pipeline, settings)
+    return pipeline
+
+
+def silence_libraries() -> None:
+    """Only errors from diffusers and transformers: their warnings quote prompts."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that decide a picture's last bits."""
+    import diffusers
+    import transformers
+
+    return {
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _without_safety_checker(settings: HandlerSettings) -> dict[str, Any]:
+    # A folder without one loads all the same; naming it for a pipeline that has none is an error.
+    if settings.safety_checker:
+        return {}
+    return {"safety_checker": None, "requires_safety_checker": False}
+
+
+def _place(pipeline: Any, settings: HandlerSettings, device: torch.device) -> None:
+    if settings.offload == "none":
+        pipeline.to(device)
+        return
+    if device.type == "cpu":
+        raise ConfigError("handler.offload: needs a GPU to offload from")
+    if settings.offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.enable_sequential_cpu_offload(device=device)
+
+
+def _optimise(pipeline: Any, settings: HandlerSettings) -> None:
+    vae = getattr(pipeline, "vae", None)
+    if settings.vae_slicing and vae is not None:
+        vae.enable_slicing()
+    if settings.vae_tiling and vae is not None:
+        vae.enable_tiling()
+    if settings.attention == "xformers":
+        _enable_xformers(pipeline)
+    if settings.channels_last:
+        for name in ("unet", "vae"):
+            model = getattr(pipeline, name, None)
+            if model is not None:
+                model.to(memory_format=torch.channels_last)
+
+
+def _enable_xformers(pipeline: Any) -> None:
+    if not torch.cuda.is_available():
+        raise ConfigError("handler.attention: xformers needs CUDA; set it to sdpa on this machine")
+    try:
+        pipeline.enable_xformers_memory_efficient_attention()
+    except ImportError:
+        raise ConfigError(
+            "handler.attention: xformers is set but not installed: pip install "
+            "'torchserve-diffusers[cuda]'"
+        ) from None
