@@ -10,6 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
 from diffusion_core.errors import MalformedBodyError, ServingError
@@ -19,6 +20,13 @@ from diffusion_engine.answers import Answer
 from diffusion_engine.service import DiffusionService, Pending, refuse
 
 logger = logging.getLogger(__name__)
+
+_LABELS = {
+    "diffusion_requests_total": ("status",),
+    "diffusion_errors_total": ("kind",),
+    "diffusion_generation_duration_seconds": ("steps",),
+    "diffusion_phase_duration_seconds": ("phase",),
+}
 
 
 class DiffusionHandler(BaseHandler):  # type: ignore[misc]
@@ -50,12 +58,54 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         answers = [one.answer.result() for one in pending]
         for index, answer in enumerate(answers):
             _respond(context, index, answer)
+        self._emit_metrics(pending, answers)
         return [answer.body for answer in answers]
 
     def describe_handle(self) -> dict[str, Any]:
         """What GET /models/{name}?customized=true shows."""
         assert self.service is not None
         return self.service.describe()
+
+    def _emit_metrics(self, pending: list[Pending], answers: list[Answer]) -> None:
+        assert self.service is not None
+        model = self.context.model_name
+        for one, answer in zip(pending, answers, strict=True):
+            self._count("diffusion_requests_total", 1, model, str(answer.status))
+            if one.error is not None:
+                self._count("diffusion_errors_total", 1, model, one.error.kind)
+            elif one.request is not None and one.ticket is not None:
+                steps = str(one.request.num_inference_steps)
+                phases = one.ticket.timings
+                self._count("diffusion_images_total", one.request.num_images, model)
+                self._observe(
+                    "diffusion_generation_duration_seconds", sum(phases.values()), model, steps
+                )
+                for phase, seconds in phases.items():
+                    self._observe("diffusion_phase_duration_seconds", seconds, model, phase)
+        self._observe("diffusion_batch_size", len(pending), model)
+        for name, increase in self.service.counted_since_last().items():
+            if increase:
+                self._count(f"diffusion_{name}_total", increase, model)
+
+    def _count(self, name: str, value: float, *labels: str) -> None:
+        self._metric(name, MetricTypes.COUNTER).add_or_update(value, list(labels))
+
+    def _observe(self, name: str, value: float, *labels: str) -> None:
+        # Metrics travel as log lines that TorchServe reads with a pattern: six digits, no exponent
+        # beyond what it knows.
+        self._metric(name, MetricTypes.HISTOGRAM).add_or_update(round(value, 6), list(labels))
+
+    def _metric(self, name: str, kind: MetricTypes) -> Any:
+        """The metric from TorchServe's cache; a server without our metrics.yaml gets it now."""
+        known = self.context.metrics.cache.get(kind, {}).get(name)
+        if known is not None:
+            return known
+        return self.context.metrics.add_metric_to_cache(
+            metric_name=name,
+            unit="seconds" if name.endswith("_seconds") else "count",
+            dimension_names=["model", *_LABELS.get(name, ())],
+            metric_type=kind,
+        )
 
     def _submit(self, row: Any, index: int, context: Any) -> Pending:
         assert self.service is not None

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ts.context import Context, RequestProcessor
+from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from diffusion_handler import DiffusionHandler
 
 
-class NoMetrics:
-    """Stands where TorchServe's metrics cache would: these tests look at answers only."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: NoMetrics()
+METRICS = """
+model_metrics:
+  counter:
+    - {name: unused, unit: count, dimensions: [model]}
+"""
 
 
 class Client:
@@ -55,8 +56,17 @@ class Form:
         self.fields = {name: value.encode() for name, value in fields.items()}
 
 
+def _metrics(folder: Path) -> MetricsCacheYamlImpl:
+    """TorchServe's own cache, which writes each value to the worker's standard output."""
+    path = folder.parent / "metrics.yaml"
+    path.write_text(METRICS)
+    cache = MetricsCacheYamlImpl(str(path))
+    cache.initialize_cache()
+    return cache
+
+
 def open_client(folder: Path) -> Client:
-    context = Context("tiny", str(folder), {}, 8, None, "0.12.0", metrics=NoMetrics())
+    context = Context("tiny", str(folder), {}, 8, None, "0.12.0", metrics=_metrics(folder))
     handler = DiffusionHandler()
     handler.initialize(context)
     return Client(handler, context)

@@ -85,6 +85,7 @@ class DiffusionService:
             on_device_fault=on_device_fault,
         ).start()
         self.libraries = library_versions()
+        self._counted: dict[str, int] = {}
         self._encoders = ThreadPoolExecutor(_ENCODING_THREADS, "image-file")
 
     @property
@@ -156,6 +157,18 @@ class DiffusionService:
                 "in_flight": self.engine.in_flight,
             },
         }
+
+    def counted_since_last(self) -> dict[str, int]:
+        """What was counted since the last call of this: denoiser calls, rows, cache hits."""
+        counts, cache = self.engine.forward.counts, self.served.prompt_cache
+        now = {
+            "denoiser_calls": counts.denoiser_calls,
+            "denoiser_rows": counts.denoiser_rows,
+            "prompt_cache_hits": cache.hits,
+        }
+        increase = {name: count - self._counted.get(name, 0) for name, count in now.items()}
+        self._counted = now
+        return increase
 
     def close(self) -> None:
         """Ends the engine and the writers of image files."""

@@ -99,7 +99,7 @@ class VaeStandIn(StandIn):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype this request's pipeline believes the VAE to have."""
-        return self._dtype or self._model.dtype  # type: ignore[no-any-return]
+        return self._dtype or self._model.dtype
 
     @property
     def post_quant_conv(self) -> Any:
