@@ -148,3 +148,31 @@ def save_tiny_stable_diffusion(folder: Path, **settings: Any) -> Path:
     """A pipeline folder of `tiny_stable_diffusion`, in safetensors; returns `folder`."""
     tiny_stable_diffusion(**settings).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def with_safety_checker(pipeline: Any, *, flags: bool) -> Any:
+    """The Stable Diffusion pipeline with a tiny safety checker that flags all pictures or none."""
+    from diffusers import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    torch.manual_seed(3)
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(vision_config=vision, text_config={}, projection_dim=16)
+    ).eval()
+    # A cosine lies in [-1, 1]: beyond these thresholds lies every picture, or none.
+    for name in ("concept_embeds_weights", "special_care_embeds_weights"):
+        getattr(checker, name).data.fill_(-2.0 if flags else 2.0)
+    parts = {**pipeline.components, "safety_checker": checker}
+    parts["feature_extractor"] = CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    return StableDiffusionPipeline(**parts, requires_safety_checker=True)
