@@ -1,0 +1,132 @@
+"""What the installed diffusers and transformers know, read without importing torch.
+
+Importing diffusers takes seconds and more memory than all the rest of the archiver.
+
+A pipeline's class tells which components it needs (its `__init__`), which may be left out
+(`_optional_components`) and what it can be asked for (its `__call__`).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from diffusion_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PipelineClass:
+    """The signature of a diffusers pipeline class."""
+
+    name: str
+    components: frozenset[str]
+    required: frozenset[str]
+    call_parameters: frozenset[str]
+
+
+def text_to_image_class(name: str) -> PipelineClass:
+    """The text-to-image pipeline class `name`; `ConfigError` says why another cannot be served."""
+    if name not in _text_to_image_names():
+        raise ConfigError(
+            f"{name} is not a text-to-image pipeline that diffusers {version('diffusers')} knows"
+        )
+    known = _read_class(name)
+    if "Control" in name or "control_image" in known.call_parameters:
+        raise ConfigError(f"{name} needs a control image with each request, which is not served")
+    if "num_frames" in known.call_parameters:
+        raise ConfigError(f"{name} draws videos, not images")
+    return known
+
+
+def require_class(library: str, name: str) -> None:
+    """`ConfigError` unless the installed `library` has a class `name`.
+
+    `library` is what model_index.json has: diffusers, transformers, or a folder of
+    diffusers' pipelines. Any other would be code that comes with the model.
+    """
+    if library == "transformers":
+        # Its own table of names, filled without importing torch.
+        known = name in dir(importlib.import_module("transformers"))
+    elif library == "diffusers":
+        known = f'"{name}"' in (_root() / "__init__.py").read_text(encoding="utf-8")
+    else:
+        folder = _root() / "pipelines" / library
+        if not library.isidentifier() or not folder.is_dir():
+            raise ConfigError(f"{library} is not a library that pipelines may name")
+        known = any(_defines(file, name) for file in folder.glob("*.py"))
+    if not known:
+        package = "transformers" if library == "transformers" else "diffusers"
+        raise ConfigError(f"{package} {version(package)} has no class {name}")
+
+
+@cache
+def _root() -> Path:
+    spec = importlib.util.find_spec("diffusers")
+    if spec is None or spec.origin is None:
+        raise ConfigError("diffusers is not installed: install what requirements.txt names")
+    return Path(spec.origin).parent
+
+
+@cache
+def _text_to_image_names() -> frozenset[str]:
+    tree = ast.parse((_root() / "pipelines" / "auto_pipeline.py").read_bytes())
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == "AUTO_TEXT2IMAGE_PIPELINES_MAPPING"
+            for target in node.targets
+        ):
+            names |= {leaf.id for leaf in ast.walk(node.value) if isinstance(leaf, ast.Name)}
+    return frozenset(names)
+
+
+def _read_class(name: str) -> PipelineClass:
+    for file in sorted((_root() / "pipelines").glob("**/pipeline_*.py")):
+        if _defines(file, name):
+            break
+    else:
+        raise ConfigError(f"diffusers {version('diffusers')} has no class {name}")
+    body = next(
+        node.body
+        for node in ast.walk(ast.parse(file.read_bytes()))
+        if isinstance(node, ast.ClassDef) and node.name == name
+    )
+    parameters, required = _parameters(body, "__init__")
+    call, _ = _parameters(body, "__call__")
+    return PipelineClass(name, parameters, required - _optional(body), call)
+
+
+def _defines(file: Path, name: str) -> bool:
+    return f"\nclass {name}(".encode() in file.read_bytes()
+
+
+def _parameters(body: list[ast.stmt], method: str) -> tuple[frozenset[str], frozenset[str]]:
+    """All of a method's parameters but self, and those of them without a default."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and node.name == method:
+            positional = [argument.arg for argument in node.args.args[1:]]
+            keyword = [argument.arg for argument in node.args.kwonlyargs]
+            with_default = set(positional[len(positional) - len(node.args.defaults) :])
+            with_default |= {
+                name
+                for name, default in zip(keyword, node.args.kw_defaults, strict=True)
+                if default is not None
+            }
+            names = frozenset(positional + keyword)
+            return names, names - with_default
+    return frozenset(), frozenset()
+
+
+def _optional(body: list[ast.stmt]) -> frozenset[str]:
+    for node in body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == "_optional_components"
+            for target in node.targets
+        ):
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()

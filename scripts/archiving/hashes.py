@@ -1,0 +1,167 @@
+"""SHA-256 of files, remembered while they stay as they are.
+
+A hash is remembered under everything the kernel tells about a file: its place, size, inode, device,
+and both the time of its last write and the time of its last change of any kind (ctime), which no
+program can set back. A file younger than the clock's step is not remembered: it could change again
+within it and look the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from diffusion_core.errors import ConfigError
+
+Stamp = list[int]
+Progress = Callable[[int], None]
+
+BLOCK = 4 << 20
+"""Bytes read at a time: large enough for the disk, small enough to stay in the CPU's cache."""
+
+# File systems keep times in steps of up to two seconds.
+_CLOCK_STEP_NS = 2_000_000_000
+
+
+def silent(count: int) -> None:
+    """The progress of work that nobody watches."""
+    del count
+
+
+class Hashed(NamedTuple):
+    """A file's SHA-256, hexadecimal, the stamp it had when read, and whether that stamp will do."""
+
+    sha256: str
+    stamp: Stamp
+    settled: bool
+
+
+class Reading:
+    """An open file that must stay as it is while it is read: `ConfigError` if it does not."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self._path, self._file = path, file
+        self._before = stamp(os.fstat(file.fileno()))
+        self._settled = self._before[1] < time.time_ns() - _CLOCK_STEP_NS
+
+    def done(self, sha256: str) -> Hashed:
+        """The hash as the file's own, now that it was read to its end."""
+        if stamp(os.fstat(self._file.fileno())) != self._before:
+            raise ConfigError(f"{self._path}: changed while it was read")
+        return Hashed(sha256, self._before, self._settled)
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """What must stay the same for a file to be taken for unchanged; times in nanoseconds."""
+    return [
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        status.st_dev,
+    ]
+
+
+def hash_file(path: Path, progress: Progress) -> Hashed:
+    """SHA-256 of a file; `ConfigError` if it changes meanwhile."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(BLOCK))
+    with path.open("rb", buffering=0) as file:
+        reading = Reading(path, file)
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+            progress(count)
+        return reading.done(digest.hexdigest())
+
+
+class HashCache:
+    """Hashes of files, kept as JSON in `store`. Safe to share: writers merge what they learned."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._known = self._read()
+        self._learned: dict[str, tuple[Stamp, str]] = {}
+
+    @classmethod
+    def of_user(cls) -> HashCache:
+        """The user's own cache, in the place the XDG base directory specification gives it."""
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return cls(Path(home, "torchserve-diffusers", "hashes.json"))
+
+    def get(self, path: Path) -> str | None:
+        """The file's hash if it is known and the file is as it was."""
+        entry = self._learned.get(_key(path)) or self._known.get(_key(path))
+        if entry is not None and entry[0] == stamp(path.stat()):
+            return entry[1]
+        return None
+
+    def learn(self, path: Path, hashed: Hashed) -> None:
+        """Remembers the hash of a file that was just read whole."""
+        if hashed.settled:
+            self._learned[_key(path)] = (hashed.stamp, hashed.sha256)
+
+    def renew(self, path: Path, before: Stamp) -> None:
+        """Still remembers a file to which a hard link came or went, which alters its ctime."""
+        key, now = _key(path), stamp(path.stat())
+        entry = self._learned.get(key) or self._known.get(key)
+        size, mtime, _, inode, device = before
+        if entry is not None and entry[0] == before and now == [size, mtime, now[2], inode, device]:
+            self._learned[key] = (now, entry[1])
+
+    def hashes(self, paths: Iterable[Path], progress: Progress) -> dict[Path, str]:
+        """Hashes of all `paths`: known ones at once, the others read side by side."""
+        result, unknown = {}, []
+        for path in dict.fromkeys(paths):
+            known = self.get(path)
+            if known is None:
+                unknown.append(path)
+            else:
+                result[path] = known
+                progress(path.stat().st_size)
+        # The largest first: otherwise it may start last, and run alone.
+        unknown.sort(key=lambda path: path.stat().st_size, reverse=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            read = pool.map(lambda path: hash_file(path, progress), unknown)
+            for path, hashed in zip(unknown, read, strict=True):
+                self.learn(path, hashed)
+                result[path] = hashed.sha256
+        return result
+
+    def save(self) -> None:
+        """Writes what was learned; a cache that cannot be written costs time, not an archive."""
+        if not self._learned:
+            return
+        with suppress(OSError):
+            self._store.parent.mkdir(parents=True, exist_ok=True)
+            with self._store.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._write(self._read() | self._learned)
+
+    def _read(self) -> dict[str, tuple[Stamp, str]]:
+        """What is remembered of files that are still there; an unreadable cache is an empty one."""
+        try:
+            document = json.loads(self._store.read_bytes())
+            return {
+                key: (list(entry[0]), str(entry[1]))
+                for key, entry in document.items()
+                if os.path.exists(key)
+            }
+        except (OSError, ValueError, TypeError, AttributeError, LookupError):
+            return {}
+
+    def _write(self, entries: dict[str, tuple[Stamp, str]]) -> None:
+        temporary = self._store.with_suffix(".new")
+        temporary.write_text(json.dumps(entries, indent=1))
+        temporary.replace(self._store)
+
+
+def _key(path: Path) -> str:
+    return str(path.resolve())

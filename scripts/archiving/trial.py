@@ -1,0 +1,91 @@
+"""The last check of an archive: loaded in a fresh process as TorchServe loads it, it must draw."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import ZipFile
+
+from archiving.contents import HANDLER
+from archiving.naming import ArchiveFormat
+from archiving.workspace import require_space
+from diffusion_core.errors import ServingError
+from diffusion_core.model_config import ModelConfig
+
+_WORKER = Path(__file__).with_name("trial_worker.py")
+
+_FEW_STEPS = 2
+
+
+class TrialError(ServingError):
+    """The archive does not load, or what it answers is no picture."""
+
+    code = "archive_does_not_draw"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The picture that was drawn, and the seconds from a new process to it."""
+
+    content_type: str
+    bytes: int
+    seconds: float
+
+
+def try_archive(built: Path, form: ArchiveFormat, config: ModelConfig, scratch: Path) -> Trial:
+    """Unpacks into `scratch` unless it is a folder, loads it and asks for one picture."""
+    folder = built if form is ArchiveFormat.NO_ARCHIVE else _unpack(built, form, scratch / "trial")
+    limits = config.handler.limits
+    order = {
+        "folder": str(folder),
+        "handler": HANDLER,
+        "batch_size": config.batch_size,
+        "request": {
+            "prompt": "a red heart",
+            "num_inference_steps": min(max(_FEW_STEPS, limits.min_steps), limits.max_steps),
+            "seed": 0,
+        },
+    }
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-P", str(_WORKER)],
+        input=json.dumps(order),
+        cwd=folder,
+        env=_environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - began
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        reasons = done.stderr.strip().splitlines() or [f"process ended with {done.returncode}"]
+        raise TrialError(f"{built.name}: does not draw: {reasons[-1]}")
+    answer = json.loads(lines[-1])
+    return Trial(answer["content_type"], answer["bytes"], seconds)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """TorchServe puts the model's folder on the path; nothing of the repository is to be on it.
+
+    No bytecode is written: a folder that is served in place holds what its record says.
+    """
+    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _unpack(built: Path, form: ArchiveFormat, folder: Path) -> Path:
+    if form is ArchiveFormat.TGZ:
+        with tarfile.open(built) as archive:
+            require_space(folder.parent, sum(member.size for member in archive))
+            archive.extractall(folder, filter="data")
+        return next(folder.iterdir())
+    with ZipFile(built) as archive:
+        require_space(folder.parent, sum(info.file_size for info in archive.infolist()))
+        archive.extractall(folder)  # noqa: S202 (our own file, and zipfile keeps names inside)
+    return folder
