@@ -1,0 +1,1 @@
+"""Running TorchServe and its models from the command line: what the make targets share."""

@@ -1,0 +1,197 @@
+"""The TorchServe process: started, found again, stopped, and swept up after."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+import requests
+
+from serving.environment import bare_interpreter, server_environment
+from serving.errors import Trouble
+from serving.management import Management
+from serving.ports import require_free
+from serving.settings import client_url, complete, ports, read_settings
+
+# A Unix socket's path may be 103 bytes long on macOS; TorchServe adds `/.ts.sock.9000`.
+_LONGEST_TEMPORARY = 85
+_MAIN_CLASS = "org.pytorch.serve.ModelServer"
+
+
+@dataclass(frozen=True)
+class Running:
+    """What later commands have to know of a server that was started."""
+
+    pid: int
+    inference: str
+    management: str
+    metrics: str
+    certificate: str | None
+    tokens: bool
+    model_store: str
+
+
+class Server:
+    """TorchServe with a folder of its own for logs, keys, temporary files and state."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.logs = self.folder / "logs"
+        self.keys = self.folder / "key_file.json"
+        self.temporary = self.folder / "tmp"
+        if len(str(self.temporary)) > _LONGEST_TEMPORARY:
+            name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
+            self.temporary = Path(tempfile.gettempdir()) / f"torchserve-{name}"
+        self._state = self.folder / "server.json"
+
+    def start(
+        self, profile: Path, model_store: Path, port: int | None = None, python: Path | None = None
+    ) -> Running:
+        """Starts TorchServe in the background; returns when its APIs answer.
+
+        Args:
+            profile: a config.properties; unknown keys are refused.
+            model_store: folder of archives.
+            port: the first of five ports in a row; None takes the profile's.
+            python: the workers' interpreter; None makes a bare one.
+        """
+        settings = complete(read_settings(profile), port=port, folder=profile.resolve().parents[1])
+        self.sweep()
+        require_free(ports(settings))
+        for place in (self.logs, self.temporary, model_store):
+            place.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "config.properties"
+        config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        self.keys.unlink(missing_ok=True)
+        self._launch(
+            python or bare_interpreter(self.folder / "python"),
+            config,
+            model_store,
+            profile.parent / "log4j2.xml",
+        )
+        running = Running(
+            pid=self._launched(),
+            inference=client_url(settings["inference_address"]),
+            management=client_url(settings["management_address"]),
+            metrics=client_url(settings["metrics_address"]),
+            certificate=settings.get("certificate_file"),
+            tokens=settings.get("disable_token_authorization") != "true",
+            model_store=str(model_store.resolve()),
+        )
+        self._state.write_text(json.dumps(asdict(running)))
+        self._wait_until_up(running)
+        return running
+
+    def find(self) -> Running | None:
+        """The server started from this folder, if it still runs."""
+        try:
+            running = Running(**json.loads(self._state.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return running if _is_torchserve(running.pid) else None
+
+    def require(self) -> Running:
+        """The running server; `Trouble` where there is none."""
+        running = self.find()
+        if running is None:
+            raise Trouble("TorchServe is not running; `make serve` starts it.")
+        return running
+
+    def management(self) -> Management:
+        """A client of the running server."""
+        running = self.require()
+        return Management(
+            running.management,
+            running.inference,
+            certificate=running.certificate,
+            keys=self.keys if running.tokens else None,
+        )
+
+    def stop(self, patience: float = 60.0) -> bool:
+        """Ends TorchServe and its workers and removes what they unpacked; False if none ran."""
+        running = self.find()
+        if running is not None:
+            server = psutil.Process(running.pid)
+            server.terminate()
+            _wait_or_kill([server], patience)
+        self.sweep()
+        self._state.unlink(missing_ok=True)
+        return running is not None
+
+    def sweep(self) -> None:
+        """Ends workers that a killed server left behind and removes its temporary files."""
+        marks = (str(self.temporary), str(self.folder / "python"))
+        orphans = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if "--sock-name" in (command := process.info["cmdline"] or [])
+            and any(part.startswith(marks) for part in command)
+        ]
+        for orphan in orphans:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                orphan.terminate()
+        _wait_or_kill(orphans, patience=5)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def _launch(self, python: Path, config: Path, model_store: Path, log_config: Path) -> None:
+        command = [python, "-m", "ts.model_server", "--start", "--ncs"]
+        command += ["--ts-config", config, "--model-store", model_store.resolve()]
+        command += ["--log-config", log_config.resolve()]
+        with (self.logs / "console.log").open("w") as console:
+            subprocess.run(
+                command,
+                cwd=self.folder,
+                env=server_environment(self.temporary, self.logs),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                check=False,
+            )
+
+    def _launched(self) -> int:
+        try:
+            return int((self.temporary / ".model_server.pid").read_text())
+        except (OSError, ValueError):
+            raise Trouble(f"TorchServe did not start: {self._last_words()}") from None
+
+    def _wait_until_up(self, running: Running, patience: float = 60.0) -> None:
+        management = self.management()
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            if not _is_torchserve(running.pid):
+                raise Trouble(f"TorchServe did not start: {self._last_words()}")
+            with contextlib.suppress(requests.ConnectionError, OSError, Trouble):
+                management.models()
+                return
+            time.sleep(0.2)
+        raise Trouble(f"TorchServe does not answer after {patience:.0f} s: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        lines = (self.logs / "console.log").read_text(errors="replace").splitlines()
+        said = [line for line in lines if line.strip() and not line.lstrip().startswith("at ")]
+        return f"{said[-1] if said else 'it said nothing'} ({self.logs})"
+
+
+def _is_torchserve(pid: int) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and _MAIN_CLASS in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _wait_or_kill(processes: list[psutil.Process], patience: float) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=patience)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
