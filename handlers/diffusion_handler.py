@@ -123,7 +123,7 @@ def _fields(row: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     if not sources:
         if not row:
             raise MalformedBodyError("the request has no body")
-        return {name: _text(name, value) for name, value in row.items()}, True
+        return {name: _form_value(name, value) for name, value in row.items()}, True
     if len(row) > 1:
         raise MalformedBodyError("fields come in the body or in the query, not in both")
     value = row[sources[0]]
@@ -138,8 +138,11 @@ def _fields(row: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     return value, False
 
 
-def _text(name: str, value: Any) -> str:
+def _form_value(name: str, value: Any) -> str | bytes:
+    """A form field's text, or a file's bytes as they are."""
     if isinstance(value, (bytes, bytearray)):
+        if name in ("image", "mask_image"):
+            return bytes(value)
         try:
             return value.decode()
         except UnicodeDecodeError:

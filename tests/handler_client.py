@@ -11,7 +11,6 @@ from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from diffusion_handler import DiffusionHandler
 
-
 METRICS = """
 model_metrics:
   counter:
@@ -54,6 +53,13 @@ class Form:
 
     def __init__(self, **fields: str) -> None:
         self.fields = {name: value.encode() for name, value in fields.items()}
+
+
+class Raw(Form):
+    """A row exactly as given."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
 
 
 def _metrics(folder: Path) -> MetricsCacheYamlImpl:

@@ -18,8 +18,7 @@ class Capabilities(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pipeline_class: str
-    tasks: tuple[Task, ...] = ("text-to-image",)
-    call_parameters: frozenset[str]
+    call_parameters: dict[Task, frozenset[str]]
     default_width: int
     default_height: int
     size_multiple: int
@@ -28,3 +27,8 @@ class Capabilities(BaseModel):
     tokenizer_limit: int | None = None
     max_clip_skip: int | None = None
     streaming: bool = False
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the pipeline can be asked to do."""
+        return tuple(self.call_parameters)

@@ -43,7 +43,11 @@ class Warmup(_Section):
 
 
 class HandlerSettings(_Section):
-    """The `handler:` section. What changes a picture is part of the archive's identity."""
+    """The `handler:` section. What changes a picture is part of the archive's identity.
+
+    `scheduler` replaces the folder's own; `extra_schedulers` are classes that requests may name
+    beside those that diffusers calls compatible with it (LCMScheduler, for distilled weights).
+    """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -55,6 +59,8 @@ class HandlerSettings(_Section):
     threads: PositiveInt | None = None
     safety_checker: bool = True
     generator_device: Literal["cpu", "device"] = "cpu"
+    scheduler: str | None = None
+    extra_schedulers: tuple[str, ...] = ()
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     warmup: Warmup = Warmup()
@@ -70,6 +76,7 @@ class HandlerSettings(_Section):
             "channels_last": self.channels_last,
             "safety_checker": self.safety_checker,
             "generator_device": self.generator_device,
+            "scheduler": self.scheduler,
             "fixed_batch": self.engine.fixed_batch,
         }
 

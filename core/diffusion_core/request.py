@@ -6,15 +6,26 @@ limits, defaults and capabilities; what the pipeline has no use for is not a fie
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+)
 
-from diffusion_core.capabilities import Capabilities
+from diffusion_core.capabilities import Capabilities, Task
 from diffusion_core.errors import ConfigError, InvalidFieldError
 from diffusion_core.limits import MAX_SEED, Defaults, Limits, OutputFormat
+from diffusion_core.source_image import SourceImage, parse_source
 from diffusion_core.validation import invalid_field
 
 # Fields that exist only where the pipeline's own call takes them.
@@ -54,6 +65,10 @@ class GenerationRequest:
     num_inference_steps: int
     width: int
     height: int
+    task: Task = "text-to-image"
+    image: SourceImage | None = None
+    mask_image: SourceImage | None = None
+    strength: float | None = None
     prompt_2: str | None = None
     negative_prompt: str | None = None
     negative_prompt_2: str | None = None
@@ -86,34 +101,81 @@ class RequestSchema:
         self.capabilities = capabilities
         self.limits = limits
         self.defaults = defaults
-        self.model = _served_model(capabilities, limits, defaults)
+        self.models = {
+            task: _served_model(task, capabilities, limits, defaults) for task in capabilities.tasks
+        }
         self._check_defaults()
 
     def parse_json(self, fields: Mapping[str, Any]) -> GenerationRequest:
         """A request from parsed JSON; types must be JSON's own (no "20" for 20)."""
-        self._refuse_unserved(fields)
+        task = self._task(fields)
         try:
-            return _request(self.model.model_validate(dict(fields), strict=True))
+            parsed = self.models[task].model_validate(dict(fields), strict=True)
         except ValidationError as error:
             raise self._explain(error) from None
+        return self._request(task, parsed)
 
-    def parse_form(self, fields: Mapping[str, str]) -> GenerationRequest:
-        """A request from form fields, where every value is text."""
-        self._refuse_unserved(fields)
+    def parse_form(self, fields: Mapping[str, Any]) -> GenerationRequest:
+        """A request from form fields, where every value is text; images may be a file's bytes."""
+        task = self._task(fields)
+        files = {name: value for name, value in fields.items() if isinstance(value, bytes)}
+        texts = {name: value for name, value in fields.items() if name not in files}
+        for name in files:
+            if name not in _IMAGES:
+                raise InvalidFieldError(f"{name}: must be text, not a file", field=name)
+            # Strings are what this mode validates, so a file travels as the text of its bytes.
+            texts[name] = base64.b64encode(files[name]).decode()
         try:
-            return _request(self.model.model_validate_strings(dict(fields)))
+            parsed = self.models[task].model_validate_strings(texts)
         except ValidationError as error:
             raise self._explain(error) from None
+        return self._request(task, parsed)
 
-    def json_schema(self) -> dict[str, Any]:
-        """JSON Schema of a request, with this model's bounds and defaults."""
-        return self.model.model_json_schema()
+    def json_schema(self, task: Task = "text-to-image") -> dict[str, Any]:
+        """JSON Schema of a request to `task`, with this model's bounds and defaults."""
+        return self.models[task].model_json_schema()
+
+    def _task(self, fields: Mapping[str, Any]) -> Task:
+        """The task that the fields ask for: a mask means inpainting, an image alone a variation."""
+        self._refuse_unserved(fields)
+        task: Task = "text-to-image"
+        for name, asked in (("image", "image-to-image"), ("mask_image", "inpainting")):
+            if fields.get(name) is not None:
+                task = asked  # type: ignore[assignment]
+                if task not in self.models:
+                    pipeline = self.capabilities.pipeline_class
+                    raise InvalidFieldError(f"{name}: {pipeline} has no use for it", field=name)
+        return task
+
+    def _request(self, task: Task, parsed: BaseModel) -> GenerationRequest:
+        values = parsed.model_dump(exclude=set(_IMAGES))
+        image = getattr(parsed, "image", None)
+        if image is not None:
+            values |= {"image": image, "mask_image": getattr(parsed, "mask_image", None)}
+            values |= self._size_of(image, values)
+        return GenerationRequest(task=task, **values)
+
+    def _size_of(self, image: SourceImage, values: Mapping[str, Any]) -> dict[str, int]:
+        """Width and height of a picture drawn over `image`: as asked, or the image's own."""
+        multiple, limits = self.capabilities.size_multiple, self.limits
+        sizes = {}
+        for name, own in (("width", image.width), ("height", image.height)):
+            size = values[name] or own // multiple * multiple
+            if not limits.min_size <= size <= limits.max_size:
+                raise InvalidFieldError(
+                    f"image: its {name} of {own} is out of bounds; name a width and a height",
+                    field="image",
+                    bound={"minimum": limits.min_size, "maximum": limits.max_size},
+                )
+            sizes[name] = size
+        return sizes
 
     def _check_defaults(self) -> None:
         """Defaults that no client could have asked for are the config's fault."""
-        named = {name: field.default for name, field in self.model.model_fields.items()}
+        model = self.models["text-to-image"]
+        named = {name: field.default for name, field in model.model_fields.items()}
         try:
-            self.model.model_validate({**named, "prompt": "check"})
+            model.model_validate({**named, "prompt": "check"})
         except ValidationError as error:
             fault = self._explain(error)
             raise ConfigError(
@@ -137,8 +199,7 @@ class RequestSchema:
 _FIELDS = frozenset(field.name for field in fields(GenerationRequest))
 
 
-def _request(parsed: BaseModel) -> GenerationRequest:
-    return GenerationRequest(**parsed.model_dump())
+_IMAGES = ("image", "mask_image")
 
 
 def _not_blank(value: str) -> str:
@@ -147,21 +208,38 @@ def _not_blank(value: str) -> str:
     return value
 
 
+_Source = Annotated[
+    SourceImage, BeforeValidator(parse_source), WithJsonSchema({"type": "string", "format": "byte"})
+]
+
+_STRENGTH = 0.8
+"""diffusers' own default: how far an image is taken back to noise, 1 being all the way."""
+
 _Prompt = Annotated[str, AfterValidator(_not_blank)]
 
 
 def _served_model(
-    capabilities: Capabilities, limits: Limits, defaults: Defaults
+    task: Task, capabilities: Capabilities, limits: Limits, defaults: Defaults
 ) -> type[BaseModel]:
-    """The pydantic model of one pipeline's requests."""
+    """The pydantic model of one task's requests."""
     definitions = _field_definitions(capabilities, limits, defaults)
-    for name in _OF_THE_CALL - capabilities.call_parameters:
+    for name in _OF_THE_CALL - capabilities.call_parameters[task]:
         del definitions[name]
+    if task != "text-to-image":
+        # The picture is as large as the image it starts from unless the request says otherwise.
+        for name in ("width", "height"):
+            definitions[name] = (int | None, _size(None, capabilities, limits))
+        definitions["image"] = (_Source, Field())
+        definitions["strength"] = (float, Field(_STRENGTH, gt=0, le=1))
+    if task == "inpainting":
+        definitions["mask_image"] = (_Source, Field())
     if not capabilities.schedulers:
         del definitions["scheduler"]
     return create_model(
         "GenerationRequest",
-        __config__=ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False),
+        __config__=ConfigDict(
+            extra="forbid", frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True
+        ),
         __doc__=f"A request to {capabilities.pipeline_class}.",
         **definitions,
     )
@@ -204,7 +282,7 @@ def _guidance(default: float | None, limits: Limits) -> Any:
     return Field(default, ge=limits.min_guidance_scale, le=limits.max_guidance_scale)
 
 
-def _size(default: int, capabilities: Capabilities, limits: Limits) -> Any:
+def _size(default: int | None, capabilities: Capabilities, limits: Limits) -> Any:
     return Field(
         default, ge=limits.min_size, le=limits.max_size, multiple_of=capabilities.size_multiple
     )

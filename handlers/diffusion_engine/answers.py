@@ -79,6 +79,7 @@ def settings_of(request: GenerationRequest, scheduler: str, identity: str) -> di
     """All that is needed to draw the picture again; the prompts only where the request asks."""
     private = {"prompt", "prompt_2", "negative_prompt", "negative_prompt_2"}
     left_out = {"embed_prompt", "timeout_s", "num_images", "output_format", "quality"}
+    left_out |= {"image", "mask_image", "task"}
     if not request.embed_prompt:
         left_out |= private
     settings = {

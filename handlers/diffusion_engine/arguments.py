@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 import torch
+from PIL import Image
 
+from diffusion_core.errors import InvalidFieldError
 from diffusion_core.request import GenerationRequest
+from diffusion_core.source_image import SourceImage
 from diffusion_engine.call import Job
 
 _SAME_NAME = (
@@ -20,8 +24,7 @@ _SAME_NAME = (
     "guidance_scale",
     "true_cfg_scale",
     "guidance_rescale",
-    "width",
-    "height",
+    "strength",
     "clip_skip",
     "max_sequence_length",
 )
@@ -44,22 +47,54 @@ def seeds(request: GenerationRequest) -> list[int]:
     return [request.seed + offset for offset in range(request.num_images)]
 
 
-def job(request: GenerationRequest, generator_device: torch.device, timeout_s: float) -> Job:
-    """What the engine runs for `request`; its images come back as tensors in [0, 1]."""
+def job(
+    request: GenerationRequest,
+    parameters: Collection[str],
+    generator_device: torch.device,
+    timeout_s: float,
+) -> Job:
+    """What the engine runs for `request`; its images come back as tensors in [0, 1].
+
+    Args:
+        parameters: what the task's `__call__` takes; image-to-image forms take no size.
+    """
     named = {name: getattr(request, name) for name in _SAME_NAME}
     arguments: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     arguments["num_images_per_prompt"] = request.num_images
     arguments["generator"] = [
         torch.Generator(generator_device).manual_seed(seed) for seed in seeds(request)
     ]
+    if "width" in parameters:
+        arguments |= {"width": request.width, "height": request.height}
+    arguments |= _source_images(request)
     # Rounding to bytes is left to the threads that write image files.
     arguments["output_type"] = "pt"
     guided = request.guidance_scale is None or request.guidance_scale > 1
     return Job(
-        task="text-to-image",
+        task=request.task,
         arguments=arguments,
         scheduler=request.scheduler,
         rows=request.num_images * (2 if guided else 1),
-        steps=request.num_inference_steps,
+        steps=max(1, round(request.num_inference_steps * (request.strength or 1.0))),
         timeout_s=timeout_s,
     )
+
+
+def _source_images(request: GenerationRequest) -> dict[str, Image.Image]:
+    """The request's image in colour and its mask in grey, both as large as the picture."""
+    sources = {"image": (request.image, "RGB"), "mask_image": (request.mask_image, "L")}
+    size = (request.width, request.height)
+    return {
+        name: _decoded(name, source, mode, size)
+        for name, (source, mode) in sources.items()
+        if source is not None
+    }
+
+
+def _decoded(name: str, source: SourceImage, mode: str, size: tuple[int, int]) -> Image.Image:
+    try:
+        image = source.decode().convert(mode)
+    except ValueError as error:
+        raise InvalidFieldError(f"{name}: {error}", field=name) from None
+    # The filter that diffusers' image processors resize with.
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)

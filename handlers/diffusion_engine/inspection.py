@@ -18,8 +18,7 @@ def capabilities(served: ServedPipeline, *, streaming: bool = False) -> Capabili
     tokenizer = getattr(pipeline, "tokenizer", None)
     return Capabilities(
         pipeline_class=type(pipeline).__name__,
-        tasks=tuple(served.pipelines),
-        call_parameters=served.call_parameters("text-to-image"),
+        call_parameters={task: served.call_parameters(task) for task in served.pipelines},
         default_width=width,
         default_height=height,
         size_multiple=_size_multiple(pipeline),

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from diffusion_core.capabilities import Task
 from diffusion_core.errors import ConfigError
 from diffusion_core.model_config import HandlerSettings
+from diffusion_engine.schedulers import scheduler_class
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +51,34 @@ def load_pipeline(folder: Path, settings: HandlerSettings, device: torch.device)
         **_without_safety_checker(settings),
     )
     pipeline.set_progress_bar_config(disable=True)
+    if settings.scheduler is not None:
+        chosen = scheduler_class(settings.scheduler)
+        pipeline.scheduler = chosen.from_config(pipeline.scheduler.config)
     _place(pipeline, settings, device)
     _optimise(pipeline, settings)
     return pipeline
+
+
+def with_tasks(pipeline: Any) -> dict[Task, Any]:
+    """The pipeline, and its image-to-image and inpainting forms where diffusers has them.
+
+    All are built over the same models: no weight is loaded twice.
+    """
+    from diffusers.pipelines import auto_pipeline
+
+    tasks: dict[Task, Any] = {"text-to-image": pipeline}
+    mappings: dict[Task, Any] = {
+        "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+        "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+    }
+    for task, mapping in mappings.items():
+        form = auto_pipeline._get_task_class(
+            mapping, type(pipeline).__name__, throw_error_if_not_exist=False
+        )
+        if form is not None:
+            tasks[task] = form.from_pipe(pipeline)
+            tasks[task].set_progress_bar_config(disable=True)
+    return tasks
 
 
 def silence_libraries() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
-from diffusion_core.errors import InvalidFieldError
+from diffusion_core.errors import ConfigError, InvalidFieldError
 
 
 class Schedulers:
@@ -15,12 +16,16 @@ class Schedulers:
     much, and a shallow copy would share the lists that some schedulers fill as they step.
     """
 
-    def __init__(self, own: Any) -> None:
+    def __init__(self, own: Any, extra: Sequence[str] = ()) -> None:
         self._own = own
         self.default: str = type(own).__name__
         self._classes = {
             cls.__name__: cls
-            for cls in [type(own), *getattr(own, "compatibles", ())]
+            for cls in [
+                type(own),
+                *getattr(own, "compatibles", ()),
+                *(scheduler_class(name) for name in extra),
+            ]
             # Classes whose requirements are not installed are dummies that name their backends.
             if not hasattr(cls, "_backends")
         }
@@ -52,3 +57,13 @@ class Schedulers:
                 f"scheduler: {name} cannot take this model's scheduler settings: {error}",
                 field="scheduler",
             ) from error
+
+
+def scheduler_class(name: str) -> Any:
+    """A scheduler class of diffusers by name; `ConfigError` where there is none."""
+    import diffusers
+
+    found = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    if found is None:
+        raise ConfigError(f"handler: {name} is not a scheduler of diffusers", field="scheduler")
+    return found

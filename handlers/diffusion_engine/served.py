@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,13 +25,19 @@ class ServedPipeline:
     Args:
         pipelines: a pipeline for each task, built over the same models.
         prompt_cache: the memo that tokenizers and text encoders share.
+        extra_schedulers: classes that requests may name beside the compatible ones.
     """
 
-    def __init__(self, pipelines: Mapping[Task, Any], prompt_cache: PromptCache) -> None:
+    def __init__(
+        self,
+        pipelines: Mapping[Task, Any],
+        prompt_cache: PromptCache,
+        extra_schedulers: Sequence[str] = (),
+    ) -> None:
         self.pipelines = dict(pipelines)
         self.prompt_cache = prompt_cache
         first = next(iter(self.pipelines.values()))
-        self.schedulers = Schedulers(first.scheduler)
+        self.schedulers = Schedulers(first.scheduler, extra_schedulers)
         self.device: torch.device = first._execution_device
         self.rules: dict[str, RowRule | None] = {
             name: rule_for(model)

@@ -26,10 +26,15 @@ from diffusion_engine.answers import (
     settings_of,
 )
 from diffusion_engine.arguments import job, with_seed
-from diffusion_engine.call import Pictures, Ticket
+from diffusion_engine.call import Job, Pictures, Ticket
 from diffusion_engine.engine import StepEngine, as_serving_error
 from diffusion_engine.inspection import capabilities
-from diffusion_engine.loading import choose_device, library_versions, load_pipeline
+from diffusion_engine.loading import (
+    choose_device,
+    library_versions,
+    load_pipeline,
+    with_tasks,
+)
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.served import ServedPipeline
 
@@ -74,7 +79,7 @@ class DiffusionService:
         self.device = choose_device(settings.device, gpu_id)
         pipeline = load_pipeline(folder / PIPELINE_FOLDER, settings, self.device)
         cache = PromptCache(settings.engine.prompt_cache_mb << 20)
-        self.served = ServedPipeline({"text-to-image": pipeline}, cache)
+        self.served = ServedPipeline(with_tasks(pipeline), cache, settings.extra_schedulers)
         self.capabilities = capabilities(self.served, streaming=config.continuous_batching)
         self.schema = RequestSchema(self.capabilities, settings.limits, settings.defaults)
         self.engine = StepEngine(
@@ -102,7 +107,7 @@ class DiffusionService:
             parsed = self.schema.parse_form(fields) if form else self.schema.parse_json(fields)
             request = with_seed(check_wanted(parsed, wanted))
             timeout = request.timeout_s or self.settings.limits.max_timeout_s
-            ticket = self.engine.submit(job(request, self._generator_device(), timeout))
+            ticket = self.engine.submit(self._job(request, timeout))
         except ServingError as error:
             return refuse(error)
         pending = Pending(Future(), request, ticket)
@@ -126,7 +131,7 @@ class DiffusionService:
             }
             request = self.schema.parse_json(fields)
             limit = float(self.config.startup_timeout)
-            self.engine.submit(job(request, self._generator_device(), limit)).future.result()
+            self.engine.submit(self._job(request, limit)).future.result()
 
     def describe(self) -> dict[str, Any]:
         """Limits, defaults, schedulers, identity: all a client can know before it asks."""
@@ -197,11 +202,13 @@ class DiffusionService:
             answer = error_answer(pending.error)
         pending.answer.set_result(answer)
 
-    def _generator_device(self) -> torch.device:
-        return torch.device("cpu") if self.settings.generator_device == "cpu" else self.device
+    def _job(self, request: GenerationRequest, timeout_s: float) -> Job:
+        on_cpu = self.settings.generator_device == "cpu"
+        generator_device = torch.device("cpu") if on_cpu else self.device
+        return job(request, self.served.call_parameters(request.task), generator_device, timeout_s)
 
     def _defaults(self) -> dict[str, Any]:
-        fields = self.schema.model.model_json_schema()["properties"]
+        fields = self.schema.json_schema()["properties"]
         return {name: field.get("default") for name, field in fields.items() if name != "prompt"}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handler_client import Client, Form
+from handler_client import Client, Form, Raw
 
 GOOD = {"prompt": "a cat", "seed": 1}
 
@@ -54,13 +54,6 @@ def test_a_bad_request_names_its_field_and_its_mates_get_pictures(
     assert bad[2].get("field") == field
     assert bad[2]["status"] == status
     assert bad[2]["detail"]
-
-
-class Raw(Form):
-    """A row exactly as given."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self.fields = fields
 
 
 def test_bounds_are_told(client: Client) -> None:
