@@ -31,7 +31,7 @@ class Built:
     contents: Contents
     sha256: str
     size: int
-    warning: str | None
+    warnings: list[str]
     trial: trial.Trial | None
 
 
@@ -46,10 +46,11 @@ def build(order: Order, watcher: Watcher) -> Built:
     target = order.format.target(order.store, order.name)
     require_free(target, order.force)
     config = read_settings(order.config, order.mode)
-    warning = check_message_sizes(config, order.server_config)
     with workspace(order.store, order.name) as folder:
         pipeline = origin.resolve(order, folder, watcher)
         check_defaults(config, pipeline, str(order.config or "defaults"))
+        takes_images = pipeline.kind.takes_images
+        warnings = check_message_sizes(config, takes_images, order.server_config)
         contents = collect(order.name, order.version, pipeline, config)
         cache = HashCache.of_user()
         built, record, sha256 = _write(order.format, contents, folder / target.name, cache, watcher)
@@ -58,7 +59,7 @@ def build(order: Order, watcher: Watcher) -> Built:
         size = _size(built)
         publish(built, target, order.force)
         cache.save()
-    return Built(target, record, contents, sha256, size, warning, tried)
+    return Built(target, record, contents, sha256, size, warnings, tried)
 
 
 def _write(

@@ -27,11 +27,12 @@ class PipelineClass:
     components: frozenset[str]
     required: frozenset[str]
     call_parameters: frozenset[str]
+    takes_images: bool
 
 
 def text_to_image_class(name: str) -> PipelineClass:
     """The text-to-image pipeline class `name`; `ConfigError` says why another cannot be served."""
-    if name not in _text_to_image_names():
+    if name not in _automatic("AUTO_TEXT2IMAGE_PIPELINES_MAPPING").values():
         raise ConfigError(
             f"{name} is not a text-to-image pipeline that diffusers {version('diffusers')} knows"
         )
@@ -73,16 +74,33 @@ def _root() -> Path:
 
 
 @cache
-def _text_to_image_names() -> frozenset[str]:
+def _automatic(mapping: str) -> dict[str, str]:
+    """One of diffusers' mappings for AutoPipeline: class names by family."""
     tree = ast.parse((_root() / "pipelines" / "auto_pipeline.py").read_bytes())
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == "AUTO_TEXT2IMAGE_PIPELINES_MAPPING"
-            for target in node.targets
-        ):
-            names |= {leaf.id for leaf in ast.walk(node.value) if isinstance(leaf, ast.Name)}
-    return frozenset(names)
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and _names(node, mapping):
+            assert isinstance(node.value, ast.Call)
+            pairs = node.value.args[0]
+            assert isinstance(pairs, ast.List)
+            return {
+                str(pair.elts[0].value): pair.elts[1].id
+                for pair in pairs.elts
+                if isinstance(pair, ast.Tuple)
+                and isinstance(pair.elts[0], ast.Constant)
+                and isinstance(pair.elts[1], ast.Name)
+            }
+    raise ConfigError(f"diffusers {version('diffusers')} has no {mapping}: it is not supported")
+
+
+def _has_image_sibling(name: str) -> bool:
+    """Whether the family of the class has an image-to-image pipeline too."""
+    with_images = _automatic("AUTO_IMAGE2IMAGE_PIPELINES_MAPPING")
+    families = _automatic("AUTO_TEXT2IMAGE_PIPELINES_MAPPING")
+    return any(kind == name and family in with_images for family, kind in families.items())
+
+
+def _names(node: ast.Assign, name: str) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
 
 
 def _read_class(name: str) -> PipelineClass:
@@ -98,7 +116,8 @@ def _read_class(name: str) -> PipelineClass:
     )
     parameters, required = _parameters(body, "__init__")
     call, _ = _parameters(body, "__call__")
-    return PipelineClass(name, parameters, required - _optional(body), call)
+    needed = required - _optional(body)
+    return PipelineClass(name, parameters, needed, call, _has_image_sibling(name))
 
 
 def _defines(file: Path, name: str) -> bool:
@@ -124,9 +143,6 @@ def _parameters(body: list[ast.stmt], method: str) -> tuple[frozenset[str], froz
 
 def _optional(body: list[ast.stmt]) -> frozenset[str]:
     for node in body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == "_optional_components"
-            for target in node.targets
-        ):
+        if isinstance(node, ast.Assign) and _names(node, "_optional_components"):
             return frozenset(ast.literal_eval(node.value))
     return frozenset()

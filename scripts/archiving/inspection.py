@@ -1,4 +1,4 @@
-"""What an archive of any format holds, and whether it is as its record says; nothing is unpacked."""
+"""What an archive of any format holds, and whether it is as recorded; nothing is unpacked."""
 
 from __future__ import annotations
 

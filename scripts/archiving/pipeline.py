@@ -101,7 +101,7 @@ def read_pipeline(
 def _named_components(
     index_path: Path, index: dict[str, Any], kind: catalog.PipelineClass
 ) -> dict[str, str]:
-    """Class names by component; each class is known, and no component that is needed is left out."""
+    """Class names by component; each class is known, and no needed component is left out."""
     named = {}
     for part, value in index.items():
         if not isinstance(value, list):

@@ -16,10 +16,10 @@ def built_report(built: Built) -> Group:
 
 
 def print_report(console: Console, built: Built) -> None:
-    """Prints the report, the warning and, on a line of its own that tools can read, the hash."""
+    """Prints the report, warnings and, on a line of its own that tools can read, the hash."""
     console.print(built_report(built))
-    if built.warning:
-        console.print(f"[yellow]warning:[/] {built.warning}", highlight=False)
+    for warning in built.warnings:
+        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
     console.print(f"sha256 {built.sha256}", highlight=False, soft_wrap=True)
 
 

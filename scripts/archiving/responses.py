@@ -16,39 +16,46 @@ _PROMPT_FIELDS = 4
 _OTHER_FIELDS_BYTES = 4096
 
 
-def check_message_sizes(config: ModelConfig, properties: Path) -> str | None:
+def check_message_sizes(config: ModelConfig, takes_images: bool, properties: Path) -> list[str]:
     """`ConfigError` where config.properties allows less than the limits do, with what to set.
 
-    Without a config.properties the server's settings are unknown: a warning is returned instead if
-    TorchServe's own defaults would not do.
+    Returned are warnings: of images in requests, which are as small as their senders make them,
+    and, where there is no config.properties to check, of TorchServe's own defaults.
     """
-    needs = {
-        "max_response_size": config.response_bytes(),
-        "max_request_size": request_bytes(config),
-    }
-    settings = _read(properties) if properties.is_file() else {}
-    for key, needed in needs.items():
-        allowed = _number(properties, key, settings.get(key, str(_TORCHSERVE_DEFAULT)))
-        if needed <= allowed:
-            continue
-        if not properties.is_file():
-            return (
-                f"no {properties} to check: set {key}={needed} in the server's config.properties "
-                f"(TorchServe's default is {allowed})"
-            )
-        raise ConfigError(
-            f"{properties}: {key} is {allowed}, and handler.limits allow {needed} bytes: "
-            f"set {key}={needed}, or lower max_size or max_images",
-            field=key,
-            bound={"minimum": needed},
-        )
-    return None
+    settings = _read(properties) if properties.is_file() else None
+    response = _short(settings, properties, "max_response_size", config.response_bytes())
+    request = _short(settings, properties, "max_request_size", request_bytes(config))
+    wrong = response or request
+    if wrong is not None and settings is not None:
+        raise ConfigError(f"{wrong}, or lower what handler.limits allow")
+    warnings = [] if wrong is None else [wrong]
+    if takes_images and request is None:
+        full = request_bytes(config) + source_bytes(config)
+        images = _short(settings, properties, "max_request_size", full)
+        warnings += [] if images is None else [f"{images} to take images of the largest size"]
+    return warnings
 
 
 def request_bytes(config: ModelConfig) -> int:
-    """An upper bound of one request: every text field at its longest, escaped, and the rest."""
+    """An upper bound of a request's text: every field at its longest, escaped, and the rest."""
     text = config.handler.limits.prompt_characters * _JSON_BYTES_A_CHARACTER
     return text * _PROMPT_FIELDS + _OTHER_FIELDS_BYTES
+
+
+def source_bytes(config: ModelConfig) -> int:
+    """An upper bound of an image and a mask of the largest size in a request, in base64."""
+    return 2 * int(config.handler.limits.max_size**2 * 3 * 1.01 * 4 / 3)
+
+
+def _short(settings: dict[str, str] | None, properties: Path, key: str, needed: int) -> str | None:
+    """What to set where a bound is below what is needed."""
+    text = (settings or {}).get(key, str(_TORCHSERVE_DEFAULT))
+    if not text.isdecimal():
+        raise ConfigError(f"{properties}: {key} must be a number of bytes", field=key)
+    if int(text) >= needed:
+        return None
+    where = "is not there to check; TorchServe's own " if settings is None else ""
+    return f"{properties}: {where}{key} is {text}: set {key}={needed}"
 
 
 def _read(properties: Path) -> dict[str, str]:
@@ -59,10 +66,3 @@ def _read(properties: Path) -> dict[str, str]:
         if separator and not key.lstrip().startswith(("#", "!")):
             pairs[key.strip()] = value.strip()
     return pairs
-
-
-def _number(properties: Path, key: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{properties}: {key} must be a number of bytes") from None

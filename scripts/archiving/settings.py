@@ -52,7 +52,7 @@ def check_defaults(config: ModelConfig, pipeline: Pipeline, source: str) -> None
     size = pipeline.default_size
     capabilities = Capabilities(
         pipeline_class=pipeline.kind.name,
-        call_parameters=pipeline.kind.call_parameters,
+        call_parameters={"text-to-image": pipeline.kind.call_parameters},
         default_width=size[0] if size else limits.min_size,
         default_height=size[1] if size else limits.min_size,
         size_multiple=1,
