@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,18 @@ from typing import Any
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
-from diffusion_core.errors import MalformedBodyError, ServingError
+from diffusion_core.errors import MalformedBodyError, OverloadedError, ServingError
 from diffusion_core.identity import CONFIG_NAME
 from diffusion_core.model_config import read_model_config
 from diffusion_engine.answers import Answer
-from diffusion_engine.service import DiffusionService, Pending, refuse
+from diffusion_engine.flights import Flights
+from diffusion_engine.pending import Pending, refuse
+from diffusion_engine.service import DiffusionService
 
 logger = logging.getLogger(__name__)
+
+# The longest turn of continuous mode: a new request waits for the turn in which it came to end.
+_TURN_S = 0.05
 
 _LABELS = {
     "diffusion_requests_total": ("status",),
@@ -35,6 +42,7 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.service: DiffusionService | None = None
+        self._flights: Flights | None = None
 
     def initialize(self, context: Any) -> None:
         """Loads and warms up; TorchServe reports the worker READY when this returns."""
@@ -46,6 +54,8 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
             folder, config, gpu_id=properties.get("gpu_id"), on_device_fault=_end_process
         )
         self.service.warm_up()
+        if config.continuous_batching:
+            self._flights = Flights(self.service.cancel)
         self.initialized = True
         logger.info("serving %s on %s", self.service.record.identity, self.service.device)
 
@@ -54,22 +64,56 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         self.context = context
         if self._is_describe():
             return [self.describe_handle() for _ in data]
+        if self._flights is not None:
+            return self._one_turn(self._flights, data, context)
         pending = [self._submit(row, index, context) for index, row in enumerate(data)]
         answers = [one.answer.result() for one in pending]
         for index, answer in enumerate(answers):
             _respond(context, index, answer)
-        self._emit_metrics(pending, answers)
+        self._emit_metrics(list(zip(pending, answers, strict=True)))
         return [answer.body for answer in answers]
+
+    def _one_turn(self, flights: Flights, data: Any, context: Any) -> list[Any]:
+        """Continuous mode: takes what is new aboard, and returns with what is ready.
+
+        An index left in `context.request_ids` is answered in this turn; TorchServe hands the
+        others in again with the next.
+        """
+        ids = context.request_ids
+        flights.keep_only(ids.values())
+        for index, row in enumerate(data):
+            if ids[index] not in flights:
+                flights.add(ids[index], self._submit(row, index, context, flights.wake))
+        flights.wait(_TURN_S)
+        bodies: list[Any] = [b""] * len(data)
+        stops: dict[int, Any] = {}
+        ended: list[tuple[Pending, Answer]] = []
+        for index, request_id in list(ids.items()):
+            part = flights.take(request_id)
+            if part is None:
+                del ids[index]
+                continue
+            _respond(context, index, part.answer)
+            bodies[index] = part.answer.body
+            stops[index] = partial(_constant, part.last)
+            if part.last is not False:
+                ended.append((part.pending, part.answer))
+        context.stopping_criteria = stops
+        self._emit_metrics(ended)
+        flights.turn_over()
+        return bodies
 
     def describe_handle(self) -> dict[str, Any]:
         """What GET /models/{name}?customized=true shows."""
         assert self.service is not None
         return self.service.describe()
 
-    def _emit_metrics(self, pending: list[Pending], answers: list[Answer]) -> None:
+    def _emit_metrics(self, ended: list[tuple[Pending, Answer]]) -> None:
         assert self.service is not None
+        if not ended:
+            return
         model = self.context.model_name
-        for one, answer in zip(pending, answers, strict=True):
+        for one, answer in ended:
             self._count("diffusion_requests_total", 1, model, str(answer.status))
             if one.error is not None:
                 self._count("diffusion_errors_total", 1, model, one.error.kind)
@@ -82,7 +126,7 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
                 )
                 for phase, seconds in phases.items():
                     self._observe("diffusion_phase_duration_seconds", seconds, model, phase)
-        self._observe("diffusion_batch_size", len(pending), model)
+        self._observe("diffusion_batch_size", len(ended), model)
         for name, increase in self.service.counted_since_last().items():
             if increase:
                 self._count(f"diffusion_{name}_total", increase, model)
@@ -107,14 +151,18 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
             metric_type=kind,
         )
 
-    def _submit(self, row: Any, index: int, context: Any) -> Pending:
+    def _submit(
+        self, row: Any, index: int, context: Any, wake: Callable[[], None] = lambda: None
+    ) -> Pending:
         assert self.service is not None
         try:
+            if self._flights is not None and _came_without_body(row, index, context):
+                raise OverloadedError("the worker changed; send the request again", retry_after=1)
             fields, form = _fields(row)
         except ServingError as error:
             return refuse(error)
         accept = _header(context, index, "accept")
-        return self.service.submit(fields, form=form, accept=accept)
+        return self.service.submit(fields, form=form, accept=accept, wake=wake)
 
 
 def _fields(row: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -136,6 +184,17 @@ def _fields(row: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     if not isinstance(value, dict):
         raise MalformedBodyError("the body must be a JSON object of fields")
     return value, False
+
+
+def _came_without_body(row: dict[str, Any], index: int, context: Any) -> bool:
+    """Whether TorchServe has lost a request's body: scaling down hands over streams without it."""
+    length = _header(context, index, "content-length")
+    return not any(row.values()) and length not in (None, "0")
+
+
+def _constant(value: bool | None, _answer: Any) -> bool | None:
+    """What TorchServe asks of each answer: None a whole one, else whether a stream is over."""
+    return value
 
 
 def _form_value(name: str, value: Any) -> str | bytes:

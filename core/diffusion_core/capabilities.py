@@ -27,6 +27,7 @@ class Capabilities(BaseModel):
     tokenizer_limit: int | None = None
     max_clip_skip: int | None = None
     streaming: bool = False
+    previews: bool = False
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -84,6 +84,8 @@ class GenerationRequest:
     quality: int = 95
     embed_prompt: bool = False
     timeout_s: float | None = None
+    stream: bool = False
+    preview_every: int | None = None
 
     @property
     def pixels(self) -> int:
@@ -233,6 +235,8 @@ def _served_model(
         definitions["strength"] = (float, Field(_STRENGTH, gt=0, le=1))
     if task == "inpainting":
         definitions["mask_image"] = (_Source, Field())
+    if not capabilities.previews:
+        del definitions["preview_every"]
     if not capabilities.schedulers:
         del definitions["scheduler"]
     return create_model(
@@ -274,6 +278,8 @@ def _field_definitions(
         "output_format": (OutputFormat, defaults.output_format),
         "quality": (int, Field(defaults.quality, ge=1, le=100)),
         "embed_prompt": (bool, False),
+        "stream": (bool, False),
+        "preview_every": (int | None, Field(None, ge=1, le=limits.max_steps)),
         "timeout_s": (float | None, Field(None, gt=0, le=limits.max_timeout_s)),
     }
 

@@ -12,6 +12,7 @@ from diffusion_core.limits import OutputFormat
 from diffusion_core.request import GenerationRequest
 from diffusion_engine.arguments import seeds
 from diffusion_engine.call import Pictures
+from diffusion_engine.events import CONTENT_TYPES, Wire
 from diffusion_engine.images import encode
 
 _FORMATS: dict[str, OutputFormat] = {
@@ -20,6 +21,8 @@ _FORMATS: dict[str, OutputFormat] = {
     "image/jpg": "jpeg",
     "image/webp": "webp",
 }
+
+_STREAMS: dict[str, Wire] = {media_type: wire for wire, media_type in CONTENT_TYPES.items()}
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -37,10 +40,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the client accepts: a file (of a format, or of the request's) or JSON."""
+    """What the client accepts: a file (of a format, or of the request's), JSON, or a stream."""
 
     file: bool
     output_format: OutputFormat | None = None
+    stream: Wire | None = None
 
 
 def negotiate(accept: str | None) -> Wanted:
@@ -55,15 +59,31 @@ def negotiate(accept: str | None) -> Wanted:
             return Wanted(file=True, output_format=_FORMATS[media_type])
         if media_type == "image/*":
             return Wanted(file=True)
+        if media_type in _STREAMS:
+            return Wanted(file=False, stream=_STREAMS[media_type])
     raise NotAcceptableError(
         "Accept: none of the types can be sent",
         field="Accept",
-        bound={"expected": [JSON, *sorted(set(_FORMATS) - {"image/jpg"}), "image/*"]},
+        bound={"expected": [JSON, *sorted(set(_FORMATS) - {"image/jpg"}), "image/*", *_STREAMS]},
     )
 
 
-def check_wanted(request: GenerationRequest, wanted: Wanted) -> GenerationRequest:
-    """The request with the format that the client accepts; an image file holds one image."""
+def check_wanted(
+    request: GenerationRequest, wanted: Wanted, *, streaming: bool
+) -> tuple[GenerationRequest, Wanted]:
+    """The request with the format that its client accepts, and what it wants in the end.
+
+    Raises `NotAcceptableError` for several images in one file, or a stream where none can be sent.
+    """
+    if request.stream and wanted.stream is None and not wanted.file:
+        wanted = replace(wanted, stream="sse")
+    if wanted.stream is not None and not streaming:
+        raise NotAcceptableError(
+            "stream: this model is served in classic mode; archive it with MODE=continuous",
+            field="stream",
+        )
+    if request.preview_every is not None and wanted.stream is None:
+        raise NotAcceptableError("preview_every: previews need a stream", field="preview_every")
     if wanted.file and request.num_images > 1:
         raise NotAcceptableError(
             "Accept: an image file holds one image; accept application/json for several",
@@ -71,15 +91,15 @@ def check_wanted(request: GenerationRequest, wanted: Wanted) -> GenerationReques
             bound={"maximum": 1},
         )
     if wanted.output_format is not None:
-        return replace(request, output_format=wanted.output_format)
-    return request
+        request = replace(request, output_format=wanted.output_format)
+    return request, wanted
 
 
 def settings_of(request: GenerationRequest, scheduler: str, identity: str) -> dict[str, Any]:
     """All that is needed to draw the picture again; the prompts only where the request asks."""
     private = {"prompt", "prompt_2", "negative_prompt", "negative_prompt_2"}
     left_out = {"embed_prompt", "timeout_s", "num_images", "output_format", "quality"}
-    left_out |= {"image", "mask_image", "task"}
+    left_out |= {"image", "mask_image", "task", "stream", "preview_every"}
     if not request.embed_prompt:
         left_out |= private
     settings = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,9 @@ from diffusion_engine.stand_ins import ModelCall
 _numbers = itertools.count(1)
 
 
+OnStep = Callable[[int, int, torch.Tensor | None], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What to call: a task's pipeline with its own arguments.
@@ -28,6 +31,8 @@ class Job:
         scheduler: a scheduler class that the pipeline's own is compatible with; None: its own.
         work: denoiser rows times steps foreseen, for the policy until the call tells.
         timeout_s: seconds from submission after which the request fails.
+        on_step: called on the engine's thread after each step with the number of steps done, of
+            all, and the latents; it must be quick.
     """
 
     task: Task
@@ -36,6 +41,7 @@ class Job:
     rows: int = 1
     steps: int = 1
     timeout_s: float | None = None
+    on_step: OnStep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +172,9 @@ class PipelineCall:
     ) -> dict[str, Any]:
         self.ticket.steps_done = step + 1
         self.latents = tensors.get("latents")
+        if self.ticket.job.on_step is not None:
+            total = self.ticket.steps_total or step + 1
+            self.ticket.job.on_step(step + 1, total, self.latents)
         return {}
 
     def _forget(self) -> None:

@@ -27,6 +27,8 @@ def capabilities(served: ServedPipeline, *, streaming: bool = False) -> Capabili
         tokenizer_limit=getattr(tokenizer, "model_max_length", None),
         max_clip_skip=_max_clip_skip(pipeline),
         streaming=streaming,
+        # Transformers pack their latents into a sequence, which no colour map reads as a picture.
+        previews=streaming and getattr(pipeline, "unet", None) is not None,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,10 @@ from diffusion_core.identity import PIPELINE_FOLDER, ArchiveRecord, runtime_iden
 from diffusion_core.model_config import HandlerSettings, ModelConfig
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_core.request import GenerationRequest, RequestSchema
-from diffusion_engine.answers import (
-    Answer,
-    Wanted,
-    check_wanted,
-    error_answer,
-    negotiate,
-    picture_answer,
-    settings_of,
-)
+from diffusion_engine.answers import check_wanted, negotiate, settings_of
 from diffusion_engine.arguments import job, with_seed
-from diffusion_engine.call import Job, Pictures, Ticket
-from diffusion_engine.engine import StepEngine, as_serving_error
+from diffusion_engine.call import Job, OnStep
+from diffusion_engine.engine import StepEngine
 from diffusion_engine.inspection import capabilities
 from diffusion_engine.loading import (
     choose_device,
@@ -35,6 +27,8 @@ from diffusion_engine.loading import (
     load_pipeline,
     with_tasks,
 )
+from diffusion_engine.pending import Pending, refuse
+from diffusion_engine.preview import LatentPreview
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.served import ServedPipeline
 
@@ -43,16 +37,6 @@ logger = logging.getLogger(__name__)
 # Image files are written beside the engine's thread. Pillow lets other threads run while it
 # compresses, and more threads than this would only take cores from the models.
 _ENCODING_THREADS = 2
-
-
-@dataclass(slots=True)
-class Pending:
-    """A request on its way: `answer` always ends in an `Answer`, errors included."""
-
-    answer: Future[Answer]
-    request: GenerationRequest | None = None
-    ticket: Ticket | None = None
-    error: ServingError | None = None
 
 
 class DiffusionService:
@@ -91,7 +75,8 @@ class DiffusionService:
         ).start()
         self.libraries = library_versions()
         self._counted: dict[str, int] = {}
-        self._encoders = ThreadPoolExecutor(_ENCODING_THREADS, "image-file")
+        self._preview: LatentPreview | None = None
+        self._files = ThreadPoolExecutor(_ENCODING_THREADS, "image-file")
 
     @property
     def settings(self) -> HandlerSettings:
@@ -99,20 +84,43 @@ class DiffusionService:
         return self.config.handler
 
     def submit(
-        self, fields: Mapping[str, Any], *, form: bool = False, accept: str | None = None
+        self,
+        fields: Mapping[str, Any],
+        *,
+        form: bool = False,
+        accept: str | None = None,
+        wake: Callable[[], None] = lambda: None,
     ) -> Pending:
-        """Starts a request of JSON (or form) fields; a bad one is answered at once."""
+        """Starts a request of JSON (or form) fields; a bad one is answered at once.
+
+        `wake` is called, from other threads, whenever there is something to send.
+        """
         try:
-            wanted = negotiate(accept)
+            asked = negotiate(accept)
             parsed = self.schema.parse_form(fields) if form else self.schema.parse_json(fields)
-            request = with_seed(check_wanted(parsed, wanted))
+            parsed, wanted = check_wanted(parsed, asked, streaming=self.capabilities.streaming)
+            request = with_seed(parsed)
+            scheduler = request.scheduler or self.capabilities.default_scheduler
+            pending = Pending(
+                request,
+                settings_of(request, scheduler, self.record.identity),
+                wanted,
+                files=self._files,
+                preview=self._preview,
+                wake=wake,
+            )
             timeout = request.timeout_s or self.settings.limits.max_timeout_s
-            ticket = self.engine.submit(self._job(request, timeout))
+            on_step = None if pending.stream is None else pending.on_step
+            pending.ticket = self.engine.submit(self._job(request, timeout, on_step))
         except ServingError as error:
             return refuse(error)
-        pending = Pending(Future(), request, ticket)
-        ticket.future.add_done_callback(lambda _: self._finish(pending, wanted))
+        pending.ticket.future.add_done_callback(pending.finish)
         return pending
+
+    def cancel(self, pending: Pending) -> None:
+        """Ends a request whose client has gone; it frees its place before the next step."""
+        if pending.ticket is not None:
+            self.engine.cancel(pending.ticket)
 
     def warm_up(self) -> None:
         """Draws once at each size, so that the first client does not pay for first calls.
@@ -130,8 +138,17 @@ class DiffusionService:
                 "seed": 0,
             }
             request = self.schema.parse_json(fields)
-            limit = float(self.config.startup_timeout)
-            self.engine.submit(self._job(request, limit)).future.result()
+            self._draw_once(request)
+
+    def _draw_once(self, request: GenerationRequest) -> None:
+        """Draws `request`, and fits the previews to its latents and its picture."""
+        seen: list[torch.Tensor | None] = []
+        limit = float(self.config.startup_timeout)
+        job = self._job(request, limit, lambda _step, _total, latents: seen.append(latents))
+        pictures = self.engine.submit(job).future.result()
+        latents = seen[-1] if seen else None
+        if self._preview is None and latents is not None and latents.ndim == 4:
+            self._preview = LatentPreview.fit(latents, pictures.images)
 
     def describe(self) -> dict[str, Any]:
         """Limits, defaults, schedulers, identity: all a client can know before it asks."""
@@ -178,45 +195,20 @@ class DiffusionService:
     def close(self) -> None:
         """Ends the engine and the writers of image files."""
         self.engine.close()
-        self._encoders.shutdown(wait=False, cancel_futures=True)
+        self._files.shutdown(wait=False, cancel_futures=True)
 
-    def _finish(self, pending: Pending, wanted: Wanted) -> None:
-        """On the engine's thread: hands the pictures to a thread that writes the files."""
-        assert pending.ticket is not None
-        error = pending.ticket.future.exception()
-        if error is not None:
-            pending.error = as_serving_error(error)
-            pending.answer.set_result(error_answer(pending.error))
-            return
-        self._encoders.submit(self._encode, pending, pending.ticket.future.result(), wanted)
-
-    def _encode(self, pending: Pending, pictures: Pictures, wanted: Wanted) -> None:
-        request = pending.request
-        assert request is not None
-        try:
-            scheduler = request.scheduler or self.capabilities.default_scheduler
-            settings = settings_of(request, scheduler, self.record.identity)
-            answer = picture_answer(request, pictures, wanted, settings)
-        except Exception as error:
-            pending.error = as_serving_error(error)
-            answer = error_answer(pending.error)
-        pending.answer.set_result(answer)
-
-    def _job(self, request: GenerationRequest, timeout_s: float) -> Job:
+    def _job(
+        self, request: GenerationRequest, timeout_s: float, on_step: OnStep | None = None
+    ) -> Job:
         on_cpu = self.settings.generator_device == "cpu"
         generator_device = torch.device("cpu") if on_cpu else self.device
-        return job(request, self.served.call_parameters(request.task), generator_device, timeout_s)
+        parameters = self.served.call_parameters(request.task)
+        made = job(request, parameters, generator_device, timeout_s)
+        return replace(made, on_step=on_step)
 
     def _defaults(self) -> dict[str, Any]:
         fields = self.schema.json_schema()["properties"]
         return {name: field.get("default") for name, field in fields.items() if name != "prompt"}
-
-
-def refuse(error: ServingError) -> Pending:
-    """A request that ended before it began."""
-    answer: Future[Answer] = Future()
-    answer.set_result(error_answer(error))
-    return Pending(answer, error=error)
 
 
 def _cap(settings: HandlerSettings, config: ModelConfig) -> int:

@@ -1,0 +1,117 @@
+"""A request on its way from fields to an answer."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, InvalidStateError
+from typing import Any
+
+import torch
+
+from diffusion_core.errors import ServingError
+from diffusion_core.request import GenerationRequest
+from diffusion_engine.answers import Answer, Wanted, error_answer, picture_answer
+from diffusion_engine.call import Pictures, Ticket
+from diffusion_engine.engine import as_serving_error
+from diffusion_engine.events import EventStream
+from diffusion_engine.images import encode
+from diffusion_engine.preview import LatentPreview
+
+logger = logging.getLogger(__name__)
+
+
+class Pending:
+    """A request whose `answer` always comes, errors included.
+
+    The engine's thread calls `on_step` and `finish`; image files are written on `files`, an
+    executor beside it. With a stream, what the answer holds is its last event too.
+
+    Args:
+        request: the request, its seed drawn.
+        settings: what its PNGs carry.
+        wanted: what its client accepts.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest | None,
+        settings: dict[str, Any],
+        wanted: Wanted,
+        *,
+        files: Executor | None = None,
+        preview: LatentPreview | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.request = request
+        self.ticket: Ticket | None = None
+        self.error: ServingError | None = None
+        self.answer: Future[Answer] = Future()
+        self.answer.add_done_callback(lambda _: wake())
+        self.stream = None if wanted.stream is None else EventStream(wanted.stream, wake)
+        self._settings = settings
+        self._wanted = wanted
+        self._files = files
+        self._preview = preview
+
+    def on_step(self, step: int, total: int, latents: torch.Tensor | None) -> None:
+        """Progress, and a preview where the request asked for one at this step."""
+        assert self.stream is not None
+        assert self.request is not None
+        self.stream.put("progress", {"step": step, "steps": total})
+        every = self.request.preview_every
+        wants = every is not None and step % every == 0 and step < total
+        if wants and self._preview is not None and latents is not None:
+            assert self._files is not None
+            rough = self._preview(latents[0])
+            self._files.submit(self._send_preview, step, rough)
+
+    def finish(self, future: Future[Pictures]) -> None:
+        """Hands the pictures to a thread that writes the files."""
+        error = future.exception()
+        if error is not None:
+            self.fail(as_serving_error(error))
+            return
+        assert self._files is not None
+        self._files.submit(self._write, future.result())
+
+    def fail(self, error: ServingError) -> None:
+        """Ends the request with an error."""
+        self.error = error
+        if self.stream is not None:
+            self.stream.put("error", error.problem())
+        self._answer(error_answer(error))
+
+    def _write(self, pictures: Pictures) -> None:
+        assert self.request is not None
+        try:
+            answer = picture_answer(self.request, pictures, self._wanted, self._settings)
+        except Exception as error:
+            self.fail(as_serving_error(error))
+            return
+        if self.stream is not None:
+            self.stream.put("completed", json.loads(answer.body))
+        self._answer(answer)
+
+    def _send_preview(self, step: int, rough: torch.Tensor) -> None:
+        assert self.stream is not None
+        assert self.request is not None
+        size = (self.request.height, self.request.width)
+        image = torch.nn.functional.interpolate(rough[None], size, mode="bilinear")[0]
+        file = encode(image, "jpeg", 80, {})
+        self.stream.put("preview", {"step": step, "image": base64.b64encode(file).decode()})
+
+    def _answer(self, answer: Answer) -> None:
+        try:
+            self.answer.set_result(answer)
+        except InvalidStateError:
+            logger.warning("a request was answered twice")
+
+
+def refuse(error: ServingError) -> Pending:
+    """A request that ended before it began; it has no stream, so its status tells the error."""
+    pending = Pending(None, {}, Wanted(file=False))
+    pending.fail(error)
+    return pending
