@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
 import requests
 import typer
-from diffusion_core.errors import ServingError
 from rich.console import Console
+from rich.status import Status
 
+from diffusion_core.errors import ServingError
 from serving.errors import Trouble
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,6 @@ def fail(sentence: str, code: int = 1) -> None:
     sys.exit(code)
 
 
-def step(sentence: str) -> AbstractContextManager[object]:
+def step(sentence: str) -> Status:
     """A spinner beside `sentence` while a long step runs."""
     return console.status(sentence)

@@ -1,8 +1,8 @@
 """Knows when a version has answered everything: nothing waits, and no worker is at work.
 
-TorchServe tells how many requests wait but not how many a worker has in hand, and it kills a worker
-that is scaled away or unregistered, whatever it does. Its log tells: a worker thread writes one line
-when it hands a batch to its process and one when the answer is back, in either batching mode.
+TorchServe tells how many requests wait but not how many a worker has in hand, and it kills a
+worker that is scaled away or unregistered, whatever it does. Its log tells: a worker thread writes
+one line when it hands a batch to its process and one when the answer is back, in either mode.
 """
 
 from __future__ import annotations

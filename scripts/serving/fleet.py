@@ -8,7 +8,6 @@ from pathlib import Path
 
 from serving.draining import drain
 from serving.errors import Trouble
-from serving.management import Management
 from serving.registration import Registration
 from serving.server import Server
 from serving.variant import make_variant, next_version, remove_variant, unpacked_folder
@@ -26,7 +25,7 @@ class Fleet:
     """
 
     def __init__(self, server: Server, progress: Callable[[str], None] = lambda _: None) -> None:
-        self.management: Management = server.management()
+        self.management = server.management()
         self.store = Path(server.require().model_store)
         self._log = server.logs / "ts_log.log"
         self._progress = progress
@@ -38,15 +37,18 @@ class Fleet:
         self.management.register(archive, name)
         return self.management.wait_ready(name)
 
-    def unregister(self, name: str, version: str | None = None) -> list[str]:
-        """Drains and removes one version, or all of them; returns the versions removed."""
+    def unregister(self, name: str, version: str | None = None, force: bool = False) -> list[str]:
+        """Drains and removes one version, or all of them; returns the versions removed.
+
+        `force` removes at once: requests in hand are lost.
+        """
         versions = self.management.versions(name)
         chosen = [found for found in versions if version in (None, found.version)]
         if not chosen:
             self.management.version(name, version)
         # The default one goes last: TorchServe refuses to remove it while there are others.
         for found in sorted(chosen, key=lambda one: one.default):
-            self._remove(found)
+            self._remove(found, force)
         return [found.version for found in chosen]
 
     def update(self, name: str, archive: str) -> tuple[Registration, Registration]:
@@ -134,9 +136,10 @@ class Fleet:
         self._remove(old)
         return self.management.version(old.name, version)
 
-    def _remove(self, found: Registration) -> None:
-        self._progress(f"draining {found.name} {found.version}")
-        drain(self.management, found, self._log, PATIENCE, self._progress)
+    def _remove(self, found: Registration, force: bool = False) -> None:
+        if not force:
+            self._progress(f"draining {found.name} {found.version}")
+            drain(self.management, found, self._log, PATIENCE, self._progress)
         self.management.unregister(found.name, found.version)
         remove_variant(self.store, found.archive)
 

@@ -78,7 +78,12 @@ class Management:
             params["batch_size"] = batch_size
         if delay is not None:
             params["max_batch_delay"] = delay
-        return str(self._management("POST", "/models", params=params)["status"])
+        try:
+            return str(self._management("POST", "/models", params=params)["status"])
+        except Trouble as trouble:
+            if "Failed to start workers" not in str(trouble):
+                raise
+            raise Trouble(f"{name} did not load; `make logs` shows what it said.") from None
 
     def scale(self, name: str, version: str, workers: int) -> None:
         """Sets the number of workers; TorchServe kills those it takes away, whatever they do."""

@@ -22,7 +22,7 @@ class Picture:
 
 
 def draw(management: Management, name: str, fields: dict[str, Any], path: Path) -> Picture:
-    """Writes the first image of the answer to `path`; `Trouble` with the server's reason if none."""
+    """Writes the answer's first image to `path`; `Trouble` with the server's reason if none."""
     started = time.monotonic()
     response = management.predict(name, fields)
     seconds = time.monotonic() - started

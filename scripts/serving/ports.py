@@ -39,7 +39,7 @@ def holder(port: int) -> str:
         return "another process"
     for connection in connections:
         listening = connection.status == psutil.CONN_LISTEN
-        if listening and connection.laddr.port == port and connection.pid:
+        if listening and connection.pid and list(connection.laddr)[1:] == [port]:
             return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
     return "another process"
 

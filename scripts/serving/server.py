@@ -20,6 +20,7 @@ from serving.errors import Trouble
 from serving.management import Management
 from serving.ports import require_free
 from serving.settings import client_url, complete, ports, read_settings
+from serving.variant import remove_variants
 
 # A Unix socket's path may be 103 bytes long on macOS; TorchServe adds `/.ts.sock.9000`.
 _LONGEST_TEMPORARY = 85
@@ -66,6 +67,7 @@ class Server:
         settings = complete(read_settings(profile), port=port, folder=profile.resolve().parents[1])
         self.sweep()
         require_free(ports(settings))
+        remove_variants(model_store)
         for place in (self.logs, self.temporary, model_store):
             place.mkdir(parents=True, exist_ok=True)
         config = self.folder / "config.properties"
@@ -122,6 +124,7 @@ class Server:
             server = psutil.Process(running.pid)
             server.terminate()
             _wait_or_kill([server], patience)
+            remove_variants(Path(running.model_store))
         self.sweep()
         self._state.unlink(missing_ok=True)
         return running is not None
@@ -142,7 +145,7 @@ class Server:
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     def _launch(self, python: Path, config: Path, model_store: Path, log_config: Path) -> None:
-        command = [python, "-m", "ts.model_server", "--start", "--ncs"]
+        command: list[str | Path] = [python, "-m", "ts.model_server", "--start", "--ncs"]
         command += ["--ts-config", config, "--model-store", model_store.resolve()]
         command += ["--log-config", log_config.resolve()]
         with (self.logs / "console.log").open("w") as console:

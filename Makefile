@@ -1,0 +1,139 @@
+# The commands of the project; `make` alone lists them. What each does is in scripts/.
+
+PYTHON ?= python3
+MODEL ?= models/emoji
+NAME ?= emoji
+ARCHIVE ?=
+VERSION ?=
+FORMAT ?= zip-store
+CONFIG ?=
+MODE ?=
+CHECK ?=
+FORCE ?=
+PROMPT ?= red heart
+STEPS ?=
+SEED ?=
+OUT ?=
+PORT ?=
+PROFILE ?= local
+WORKERS ?=
+SIZE ?=
+DELAY ?=
+# An index with the torch build to install; pip's own without it.
+TORCH_INDEX ?=
+
+export TORCH_INDEX
+RUN := .venv/bin/python
+# An option that is passed on when its variable is set: $(call option,--port,PORT).
+option = $(if $($2),$1 '$($2)')
+# A switch that is passed on when its variable is 1: $(call switch,--force,FORCE).
+switch = $(if $(filter 1 yes true,$($2)),$1)
+# Ends with one sentence when a variable is missing: $(call need,WORKERS,make scale WORKERS=2).
+need = $(if $($1),,@echo "$1 is missing; for example: $2" >&2; exit 2)
+# The archive of NAME in the model store, whatever its format.
+stored = $(or $(ARCHIVE),$(notdir $(firstword $(wildcard \
+	model_store/$(NAME).mar model_store/$(NAME).tar.gz model_store/$(NAME)))))
+PROMPT_VALUE = $(value PROMPT)
+export PROMPT_VALUE
+
+KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT STEPS SEED OUT PORT \
+	PROFILE WORKERS SIZE DELAY TORCH_INDEX
+GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
+UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
+ifneq ($(UNKNOWN),)
+$(error Unknown variable $(UNKNOWN); known are $(sort $(KNOWN)))
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo archive inspect serve stop status logs image scale batch \
+	register unregister update metrics describe lint type test test-full bench clean
+
+help: ## List the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+	@echo "Variables: $(sort $(KNOWN))"
+
+install: ## Make .venv and install everything; TORCH_INDEX=<url> chooses where torch comes from
+	@$(PYTHON) scripts/install.py
+
+install-dev: ## The same with the tools that lint, type and test need
+	@$(PYTHON) scripts/install.py dev
+
+demo: install ## From a clone to a picture; PROMPT=, SEED=, OUT=, PORT=
+	@$(RUN) scripts/demo.py --prompt "$$PROMPT_VALUE" $(call option,--seed,SEED) \
+		$(call option,--out,OUT) $(call option,--port,PORT)
+
+archive: install ## Build an archive; MODEL=, NAME=, FORMAT=, CONFIG=, MODE=, VERSION=, CHECK=1, FORCE=1
+	@$(RUN) scripts/archive.py build --model '$(MODEL)' --name '$(NAME)' --format '$(FORMAT)' \
+		$(call option,--config,CONFIG) $(call option,--mode,MODE) $(call option,--version,VERSION) \
+		$(call switch,--check,CHECK) $(call switch,--force,FORCE)
+
+inspect: install ## Show what an archive holds and check its files; ARCHIVE= or NAME=
+	$(call need,stored,make archive NAME=$(NAME))
+	@$(RUN) scripts/archive.py inspect '$(if $(findstring /,$(stored)),,model_store/)$(stored)'
+
+serve: install ## Start TorchServe with a model; NAME=, ARCHIVE=, PORT=, PROFILE=local or production
+	@$(RUN) scripts/server.py serve --profile '$(PROFILE)' $(call option,--port,PORT) \
+		$(if $(stored),--archive '$(stored)' --name '$(NAME)')
+
+stop: install ## Stop TorchServe and its workers
+	@$(RUN) scripts/server.py stop
+
+status: install ## Show models, workers, queues and batch settings
+	@$(RUN) scripts/server.py status
+
+logs: install ## Follow the logs
+	@$(RUN) scripts/server.py logs
+
+metrics: install ## Print the metrics as Prometheus reads them
+	@$(RUN) scripts/server.py metrics
+
+image: install ## Ask for a picture; PROMPT=, NAME=, STEPS=, SEED=, OUT=
+	@$(RUN) scripts/image.py --prompt "$$PROMPT_VALUE" --name '$(NAME)' $(call option,--steps,STEPS) \
+		$(call option,--seed,SEED) $(call option,--out,OUT)
+
+register: install ## Register an archive with the running server; NAME=, ARCHIVE=
+	$(call need,stored,make register NAME=$(NAME) ARCHIVE=$(NAME).mar)
+	@$(RUN) scripts/registry.py register --name '$(NAME)' --archive '$(stored)'
+
+unregister: install ## Drain and remove a model; NAME=, VERSION=, FORCE=1
+	@$(RUN) scripts/registry.py unregister --name '$(NAME)' $(call option,--version,VERSION) \
+		$(call switch,--force,FORCE)
+
+update: install ## Replace a model by another archive, losing no request; NAME=, ARCHIVE=
+	$(call need,ARCHIVE,make update NAME=$(NAME) ARCHIVE=$(NAME).mar)
+	@$(RUN) scripts/registry.py update --name '$(NAME)' --archive '$(ARCHIVE)'
+
+scale: install ## Set the number of workers; NAME=, WORKERS=
+	$(call need,WORKERS,make scale WORKERS=2)
+	@$(RUN) scripts/registry.py scale --name '$(NAME)' --workers '$(WORKERS)'
+
+batch: install ## Set batch size and delay, losing no request; NAME=, SIZE=, DELAY=<ms>
+	$(call need,SIZE,make batch SIZE=8 DELAY=50)
+	@$(RUN) scripts/registry.py batch --name '$(NAME)' --size '$(SIZE)' $(call option,--delay,DELAY)
+
+describe: install ## Print limits, defaults and schedulers of a model; NAME=
+	@$(RUN) scripts/registry.py describe --name '$(NAME)'
+
+lint: install-dev ## Check style, imports, dependencies, shell and YAML
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/lint-imports
+	@.venv/bin/deptry .
+	@.venv/bin/shellcheck .ci/run
+	@.venv/bin/yamllint --strict config
+
+type: install-dev ## Check types
+	@.venv/bin/mypy core handlers scripts
+
+test: install-dev ## Run the tests but the long ones
+	@.venv/bin/pytest -m "not full"
+
+test-full: install-dev ## Run every test
+	@.venv/bin/pytest
+
+bench: install-dev ## Measure on this machine
+	@$(RUN) -m benchmarks
+
+clean: ## Stop TorchServe, remove run/ and the tools' caches; archives and .venv stay
+	@if [ -x $(RUN) ]; then $(RUN) scripts/server.py stop; fi
+	@rm -rf run build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
