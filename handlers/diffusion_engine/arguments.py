@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from diffusion_core.errors import InvalidFieldError
+from diffusion_core.profile import Shape
 from diffusion_core.request import GenerationRequest
 from diffusion_core.source_image import SourceImage
 from diffusion_engine.call import Job
@@ -77,6 +78,7 @@ def job(
         rows=request.num_images * (2 if guided else 1),
         steps=max(1, round(request.num_inference_steps * (request.strength or 1.0))),
         timeout_s=timeout_s,
+        shape=Shape(request.width, request.height),
     )
 
 

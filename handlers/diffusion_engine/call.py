@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from greenlet import greenlet
 from diffusion_core.capabilities import Task
 from diffusion_core.errors import ModelError
 from diffusion_core.policy import Waiting
+from diffusion_core.profile import Shape
 from diffusion_engine.stand_ins import ModelCall
 
 _numbers = itertools.count(1)
@@ -31,6 +33,7 @@ class Job:
         scheduler: a scheduler class that the pipeline's own is compatible with; None: its own.
         work: denoiser rows times steps foreseen, for the policy until the call tells.
         timeout_s: seconds from submission after which the request fails.
+        shape: the picture's size, for the policy's times.
         on_step: called on the engine's thread after each step with the number of steps done, of
             all, and the latents; it must be quick.
     """
@@ -41,6 +44,7 @@ class Job:
     rows: int = 1
     steps: int = 1
     timeout_s: float | None = None
+    shape: Shape | None = None
     on_step: OnStep | None = None
 
 
@@ -100,14 +104,8 @@ class PipelineCall:
         self.result: Any = None
         self.truncated = False
         self.latents: torch.Tensor | None = None
-        self.waiting = Waiting(
-            id=ticket.number,
-            key=None,
-            rows=ticket.job.rows,
-            remaining=ticket.job.steps,
-            arrival=ticket.submitted,
-            due=arrival_due,
-        )
+        self.waiting = waiting_of(ticket)
+        self.waiting.due = arrival_due
         self._denoiser_calls = 0
         self._greenlet = greenlet(self._run)
 
@@ -180,6 +178,20 @@ class PipelineCall:
     def _forget(self) -> None:
         self.latents = None
         self.pipeline = None
+
+
+def waiting_of(ticket: Ticket) -> Waiting:
+    """What the policy can know of a request before its first pause."""
+    job = ticket.job
+    return Waiting(
+        id=ticket.number,
+        key=None,
+        rows=job.rows,
+        remaining=job.steps,
+        arrival=ticket.submitted,
+        shape=job.shape,
+        deadline=inf if job.timeout_s is None else ticket.submitted + job.timeout_s,
+    )
 
 
 def pictures(call: PipelineCall) -> Pictures:

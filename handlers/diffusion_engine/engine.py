@@ -21,7 +21,7 @@ from diffusion_core.errors import (
     ServingError,
 )
 from diffusion_core.policy import SchedulingPolicy
-from diffusion_engine.call import Job, PipelineCall, Ticket, pictures
+from diffusion_engine.call import Job, PipelineCall, Ticket, pictures, waiting_of
 from diffusion_engine.faults import DeviceFaultError, classify
 from diffusion_engine.forward import Forward, Outcome
 from diffusion_engine.served import ServedPipeline
@@ -81,15 +81,17 @@ class StepEngine:
     def submit(self, job: Job) -> Ticket:
         """Accepts a job from any thread; its ticket's future ends in `Pictures` or an error.
 
-        Raises `OverloadedError` while draining or when `max_waiting` jobs are in flight.
+        Raises `OverloadedError` while draining, when `max_waiting` jobs are in flight, or when the
+        policy foresees that the job's time limit cannot be met.
         """
         with self._lock:
             if self._draining or self._closed:
                 raise OverloadedError("this worker is shutting down", retry_after=1)
             if self._in_flight >= self._max_waiting:
                 raise OverloadedError("this worker holds all the requests it can", retry_after=1)
-            self._in_flight += 1
             ticket = Ticket(job, self._clock())
+            self._require_time(ticket)
+            self._in_flight += 1
             self._inbox.append(ticket)
         self._wake.set()
         return ticket
@@ -155,6 +157,22 @@ class StepEngine:
 
     # A step's parts.
 
+    def _require_time(self, ticket: Ticket) -> None:
+        """Refuses a job whose time limit is shorter than what is foreseen at the least."""
+        limit = ticket.job.timeout_s
+        if limit is None:
+            return
+        # Copies: the engine's thread goes on adding and removing.
+        waiting = [call.waiting for call in list(self._calls.values())]
+        waiting += [waiting_of(other) for other in list(self._inbox)]
+        seconds = self.policy.foresee(waiting_of(ticket), waiting)
+        if seconds > limit:
+            raise OverloadedError(
+                f"it would take {seconds:.3g} s at the least, longer than the {limit:g} s it has",
+                field="timeout_s",
+                retry_after=seconds - limit,
+            )
+
     def _admit(self) -> None:
         """Starts the calls that were submitted: each runs to its first model."""
         while self._inbox:
@@ -162,9 +180,8 @@ class StepEngine:
             if ticket.cancelled:
                 self._end(ticket, CancelledError("the request was cancelled"))
                 continue
-            work = ticket.job.rows * ticket.job.steps
             waiting = [call.waiting for call in self._calls.values()]
-            due = self.policy.due_time(ticket.submitted, work, waiting)
+            due = self.policy.due_time(waiting_of(ticket), waiting)
             ticket.enter("encode", self._clock())
             try:
                 pipeline = self.served.for_request(ticket.job.task, ticket.job.scheduler)

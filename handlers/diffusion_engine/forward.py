@@ -80,7 +80,7 @@ class Forward:
     def _attempt(self, calls: Sequence[PipelineCall]) -> list[Outcome]:
         pending = [call.pending for call in calls if call.pending is not None]
         try:
-            return [Outcome(output) for output in self._forward(pending)]
+            return [Outcome(output) for output in self._forward(pending, self._cap(calls[0]))]
         except Exception as error:
             fault = classify(error)
             if fault == "device":
@@ -94,10 +94,13 @@ class Forward:
             middle = len(calls) // 2
             return self._attempt(calls[:middle]) + self._attempt(calls[middle:])
         if fault == "out_of_memory":
-            return [self._by_rows(pending[0], failure)]
+            return [self._by_rows(pending[0], self._cap(calls[0]), failure)]
         return [Outcome(error=failure)]
 
-    def _forward(self, pending: Sequence[ModelCall]) -> list[Any]:
+    def _cap(self, call: PipelineCall) -> int:
+        return self._policy.pace(call.waiting.shape).cap
+
+    def _forward(self, pending: Sequence[ModelCall], cap: int) -> list[Any]:
         first = pending[0]
         if first.kind != "denoise":
             return [self._run_item(first)]
@@ -105,9 +108,9 @@ class Forward:
         if rule is None or (len(pending) == 1 and rule.key(first) is None):
             return [self._run_denoiser(first.run, 1)]
         rows = [rule.rows(call) for call in pending]
-        if len(pending) == 1 and rows[0] <= self._policy.cap and not self._fixed_batch:
+        if len(pending) == 1 and rows[0] <= cap and not self._fixed_batch:
             return [self._run_denoiser(first.run, rows[0])]
-        return split_output(self._joined(rule, pending, sum(rows), self._policy.cap), rows)
+        return split_output(self._joined(rule, pending, sum(rows), cap), rows)
 
     def _joined(self, rule: RowRule, pending: Sequence[ModelCall], rows: int, most: int) -> Any:
         """The output of all rows, in forwards of at most `most` rows each."""
@@ -124,13 +127,13 @@ class Forward:
             outputs.append(self._run_denoiser(partial(model, **part), size))
         return join_outputs(outputs)
 
-    def _by_rows(self, call: ModelCall, failure: Exception) -> Outcome:
+    def _by_rows(self, call: ModelCall, cap: int, failure: Exception) -> Outcome:
         """One request that does not fit: fewer of its rows at a time, down to one."""
         rule = self._served.rules.get(call.component) if call.kind == "denoise" else None
         if rule is None or rule.key(call) is None or self._fixed_batch:
             return Outcome(error=failure)
         rows = rule.rows(call)
-        most = min(rows, self._policy.cap) // 2
+        most = min(rows, cap) // 2
         while most >= 1:
             self.counts.splits += 1
             try:
