@@ -18,9 +18,9 @@ from ts.torch_handler.base_handler import BaseHandler
 from diffusion_core.errors import MalformedBodyError, OverloadedError, ServingError
 from diffusion_core.identity import CONFIG_NAME
 from diffusion_core.model_config import read_model_config
-from diffusion_engine.answers import Answer
+from diffusion_engine.answers import JSON, Answer
 from diffusion_engine.flights import Flights
-from diffusion_engine.pending import Pending, refuse
+from diffusion_engine.pending import Pending, answered, refuse
 from diffusion_engine.service import DiffusionService
 
 logger = logging.getLogger(__name__)
@@ -158,6 +158,8 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         try:
             if self._flights is not None and _came_without_body(row, index, context):
                 raise OverloadedError("the worker changed; send the request again", retry_after=1)
+            if _header(context, index, "url_path") == "describe":
+                return answered(Answer(200, json.dumps(self.describe_handle()).encode(), JSON))
             fields, form = _fields(row)
         except ServingError as error:
             return refuse(error)
@@ -200,7 +202,7 @@ def _constant(value: bool | None, _answer: Any) -> bool | None:
 def _form_value(name: str, value: Any) -> str | bytes:
     """A form field's text, or a file's bytes as they are."""
     if isinstance(value, (bytes, bytearray)):
-        if name in ("image", "mask_image"):
+        if name in ("image", "mask_image", "checkpoint"):
             return bytes(value)
         try:
             return value.decode()

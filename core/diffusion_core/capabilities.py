@@ -28,6 +28,7 @@ class Capabilities(BaseModel):
     max_clip_skip: int | None = None
     streaming: bool = False
     previews: bool = False
+    checkpoints: bool = False
 
     @property
     def tasks(self) -> tuple[Task, ...]:

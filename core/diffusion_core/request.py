@@ -25,7 +25,7 @@ from pydantic import (
 from diffusion_core.capabilities import Capabilities, Task
 from diffusion_core.errors import ConfigError, InvalidFieldError
 from diffusion_core.limits import MAX_SEED, Defaults, Limits, OutputFormat
-from diffusion_core.source_image import SourceImage, parse_source
+from diffusion_core.source_image import SourceImage, decode_base64, parse_source
 from diffusion_core.validation import invalid_field
 
 # Fields that exist only where the pipeline's own call takes them.
@@ -86,6 +86,8 @@ class GenerationRequest:
     timeout_s: float | None = None
     stream: bool = False
     preview_every: int | None = None
+    checkpoint_every: int | None = None
+    checkpoint: bytes | None = None
 
     @property
     def pixels(self) -> int:
@@ -123,7 +125,7 @@ class RequestSchema:
         files = {name: value for name, value in fields.items() if isinstance(value, bytes)}
         texts = {name: value for name, value in fields.items() if name not in files}
         for name in files:
-            if name not in _IMAGES:
+            if name not in _FILES:
                 raise InvalidFieldError(f"{name}: must be text, not a file", field=name)
             # Strings are what this mode validates, so a file travels as the text of its bytes.
             texts[name] = base64.b64encode(files[name]).decode()
@@ -203,6 +205,8 @@ _FIELDS = frozenset(field.name for field in fields(GenerationRequest))
 
 _IMAGES = ("image", "mask_image")
 
+_FILES = (*_IMAGES, "checkpoint")
+
 
 def _not_blank(value: str) -> str:
     if not value.strip():
@@ -212,6 +216,10 @@ def _not_blank(value: str) -> str:
 
 _Source = Annotated[
     SourceImage, BeforeValidator(parse_source), WithJsonSchema({"type": "string", "format": "byte"})
+]
+
+_Base64 = Annotated[
+    bytes, BeforeValidator(decode_base64), WithJsonSchema({"type": "string", "format": "byte"})
 ]
 
 _STRENGTH = 0.8
@@ -235,6 +243,8 @@ def _served_model(
         definitions["strength"] = (float, Field(_STRENGTH, gt=0, le=1))
     if task == "inpainting":
         definitions["mask_image"] = (_Source, Field())
+    if not capabilities.checkpoints:
+        del definitions["checkpoint_every"], definitions["checkpoint"]
     if not capabilities.previews:
         del definitions["preview_every"]
     if not capabilities.schedulers:
@@ -280,6 +290,8 @@ def _field_definitions(
         "embed_prompt": (bool, False),
         "stream": (bool, False),
         "preview_every": (int | None, Field(None, ge=1, le=limits.max_steps)),
+        "checkpoint_every": (int | None, Field(None, ge=1, le=limits.max_steps)),
+        "checkpoint": (_Base64 | None, None),
         "timeout_s": (float | None, Field(None, gt=0, le=limits.max_timeout_s)),
     }
 

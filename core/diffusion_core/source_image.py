@@ -45,9 +45,7 @@ def parse_source(value: Any) -> SourceImage:
     """
     if isinstance(value, SourceImage):
         return value
-    data = _decoded(value) if isinstance(value, str) else value
-    if not isinstance(data, (bytes, bytearray)):
-        raise ValueError("must be an image file in base64")
+    data = decode_base64(value)
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images; the bound below refuses them.
@@ -58,10 +56,16 @@ def parse_source(value: Any) -> SourceImage:
         raise ValueError("must be a PNG, JPEG or WebP file") from None
     if width * height > MAX_SOURCE_PIXELS:
         raise ValueError(f"must have at most {MAX_SOURCE_PIXELS} pixels")
-    return SourceImage(bytes(data), width, height)
+    return SourceImage(data, width, height)
 
 
-def _decoded(text: str) -> bytes:
+def decode_base64(value: Any) -> bytes:
+    """Bytes as they are, or from base64 text or a data URL; else `ValueError`."""
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise ValueError("must be a file in base64")
+    text = value
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:

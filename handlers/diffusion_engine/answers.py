@@ -82,8 +82,9 @@ def check_wanted(
             "stream: this model is served in classic mode; archive it with MODE=continuous",
             field="stream",
         )
-    if request.preview_every is not None and wanted.stream is None:
-        raise NotAcceptableError("preview_every: previews need a stream", field="preview_every")
+    for name in ("preview_every", "checkpoint_every"):
+        if getattr(request, name) is not None and wanted.stream is None:
+            raise NotAcceptableError(f"{name}: only a stream can carry them", field=name)
     if wanted.file and request.num_images > 1:
         raise NotAcceptableError(
             "Accept: an image file holds one image; accept application/json for several",
@@ -100,6 +101,7 @@ def settings_of(request: GenerationRequest, scheduler: str, identity: str) -> di
     private = {"prompt", "prompt_2", "negative_prompt", "negative_prompt_2"}
     left_out = {"embed_prompt", "timeout_s", "num_images", "output_format", "quality"}
     left_out |= {"image", "mask_image", "task", "stream", "preview_every"}
+    left_out |= {"checkpoint", "checkpoint_every"}
     if not request.embed_prompt:
         left_out |= private
     settings = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,12 +17,30 @@ from diffusion_core.capabilities import Task
 from diffusion_core.errors import ModelError
 from diffusion_core.policy import Waiting
 from diffusion_core.profile import Shape
+from diffusion_engine.snapshot import NotSavableError, Snapshot, put_back, take
 from diffusion_engine.stand_ins import ModelCall
+
+logger = logging.getLogger(__name__)
+
+logger = logging.getLogger(__name__)
 
 _numbers = itertools.count(1)
 
 
-OnStep = Callable[[int, int, torch.Tensor | None], None]
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The end of a step: how many are done of how many, and the latents now.
+
+    `snapshot` takes the call's state; it raises `NotSavableError` where the scheduler's cannot be.
+    """
+
+    done: int
+    total: int
+    latents: torch.Tensor | None
+    snapshot: Callable[[], Snapshot]
+
+
+OnStep = Callable[[Step], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +53,8 @@ class Job:
         work: denoiser rows times steps foreseen, for the policy until the call tells.
         timeout_s: seconds from submission after which the request fails.
         shape: the picture's size, for the policy's times.
-        on_step: called on the engine's thread after each step with the number of steps done, of
-            all, and the latents; it must be quick.
+        on_step: called on the engine's thread after each step; it must be quick.
+        resume: the state of the same call, some steps on, to go on from.
     """
 
     task: Task
@@ -46,6 +65,7 @@ class Job:
     timeout_s: float | None = None
     shape: Shape | None = None
     on_step: OnStep | None = None
+    resume: Snapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +127,8 @@ class PipelineCall:
         self.waiting = waiting_of(ticket)
         self.waiting.due = arrival_due
         self._denoiser_calls = 0
+        # The step up to which the call is repeated with zeros for answers.
+        self._resume_at = 0 if ticket.job.resume is None else ticket.job.resume.step
         self._greenlet = greenlet(self._run)
 
     @property
@@ -125,14 +147,20 @@ class PipelineCall:
         self._resume(self._greenlet.switch(output))
 
     def abort(self, error: BaseException) -> None:
-        """Throws `error` into the pipeline at its pause, so that its context managers close."""
+        """Throws `error` into the pipeline at its pause, so that its context managers close.
+
+        What the pipeline makes of it no longer matters: the request has ended.
+        """
         self.pending = None
         if self._greenlet:
             try:
                 self._greenlet.throw(error)
-            except BaseException as raised:
+            except Exception as raised:
                 if raised is not error:
-                    raise
+                    logger.error("a pipeline raised %s as it was aborted", type(raised).__name__)
+            finally:
+                # This very frame is in the traceback: a cycle that would keep the latents.
+                error.__traceback__ = None
         self._forget()
 
     def _run(self) -> Any:
@@ -146,10 +174,13 @@ class PipelineCall:
             self.pending, self.result = None, outcome
             self.truncated = self.pipeline.truncated
             self._forget()
-        else:
-            self.pending = outcome
-            if outcome.kind == "denoise":
-                self._count_steps()
+            return
+        if outcome.kind == "denoise" and self.ticket.steps_done < self._resume_at:
+            self._resume(self._greenlet.switch(self.pipeline.zeros(outcome)))
+            return
+        self.pending = outcome
+        if outcome.kind == "denoise":
+            self._count_steps()
 
     def _count_steps(self) -> None:
         """Denoiser calls left: what the scheduler has planned, less those answered.
@@ -169,11 +200,32 @@ class PipelineCall:
         self, _pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]
     ) -> dict[str, Any]:
         self.ticket.steps_done = step + 1
+        if step + 1 < self._resume_at:
+            return {}
+        if step + 1 == self._resume_at:
+            return {"latents": self._put_back(tensors["latents"].device)}
         self.latents = tensors.get("latents")
         if self.ticket.job.on_step is not None:
-            total = self.ticket.steps_total or step + 1
-            self.ticket.job.on_step(step + 1, total, self.latents)
+            total = self.pipeline.num_timesteps or step + 1
+            self.ticket.job.on_step(Step(step + 1, total, self.latents, self._snapshot))
         return {}
+
+    def _snapshot(self) -> Snapshot:
+        if self.latents is None:
+            raise NotSavableError("this pipeline does not show its latents")
+        scheduler = self.pipeline.pipeline.scheduler
+        return take(self.ticket.steps_done, self.latents, scheduler, self._generators())
+
+    def _put_back(self, device: torch.device) -> torch.Tensor:
+        resume = self.ticket.job.resume
+        assert resume is not None
+        return put_back(resume, self.pipeline.pipeline.scheduler, self._generators(), device)
+
+    def _generators(self) -> list[torch.Generator]:
+        generator = self.ticket.job.arguments.get("generator")
+        if generator is None:
+            return []
+        return generator if isinstance(generator, list) else [generator]
 
     def _forget(self) -> None:
         self.latents = None

@@ -131,8 +131,7 @@ class StepEngine:
 
     def close(self) -> None:
         """Ends the thread; jobs still in flight fail as cancelled."""
-        self._closed = True
-        self._wake.set()
+        self._stop()
         if self._thread is not None:
             self._thread.join()
         self._abort_all(CancelledError("the worker was closed"))
@@ -154,6 +153,8 @@ class StepEngine:
                 self._lost(error)
                 return
             self._wake.wait()
+        # Here and not in `close`: a greenlet can only be unwound on the thread it ran on.
+        self._abort_all(CancelledError("the worker was closed"))
 
     # A step's parts.
 
@@ -177,7 +178,7 @@ class StepEngine:
         """Starts the calls that were submitted: each runs to its first model."""
         while self._inbox:
             ticket = self._inbox.popleft()
-            if ticket.cancelled:
+            if ticket.cancelled or ticket.future.cancelled():
                 self._end(ticket, CancelledError("the request was cancelled"))
                 continue
             waiting = [call.waiting for call in self._calls.values()]
@@ -185,8 +186,8 @@ class StepEngine:
             ticket.enter("encode", self._clock())
             try:
                 pipeline = self.served.for_request(ticket.job.task, ticket.job.scheduler)
-            except ServingError as error:
-                self._end(ticket, error)
+            except Exception as error:
+                self._end(ticket, as_serving_error(error))
                 continue
             call = PipelineCall(ticket, pipeline, due)
             self._calls[ticket.number] = call
@@ -198,7 +199,7 @@ class StepEngine:
         for call in list(self._calls.values()):
             ticket = call.ticket
             limit = ticket.job.timeout_s
-            if ticket.cancelled:
+            if ticket.cancelled or ticket.future.cancelled():
                 self._fail(call, CancelledError("the request was cancelled"))
             elif limit is not None and now - ticket.submitted > limit:
                 self._fail(call, DeadlineError(f"not done within {limit:g} s", field="timeout_s"))
@@ -225,8 +226,6 @@ class StepEngine:
         return self._pick(denoising)
 
     def _pick(self, denoising: Sequence[PipelineCall]) -> list[PipelineCall]:
-        for call in denoising:
-            self.forward.place(call)
         picked = self.policy.pick([call.waiting for call in denoising], self._clock())
         return [self._calls[waiting.id] for waiting in picked]
 
@@ -240,19 +239,25 @@ class StepEngine:
         """Lets the pipeline run to its next pause or its end; its own exceptions end it alone."""
         try:
             move()
-        except Exception as error:
-            self._fail(call, error)
-            return
-        if call.pending is not None:
-            call.ticket.enter(_PHASES[call.pending.kind], self._clock())
-            return
-        try:
+            if call.pending is not None:
+                self._pause(call, call.pending.kind)
+                return
             result = pictures(call)
-        except ServingError as error:
+        except Exception as error:
             self._fail(call, error)
             return
         del self._calls[call.ticket.number]
         self._end(call.ticket, result)
+
+    def _pause(self, call: PipelineCall, kind: str) -> None:
+        call.ticket.enter(_PHASES[kind], self._clock())
+        if kind == "denoise":
+            self.forward.place(call)
+
+    def _pause(self, call: PipelineCall, kind: str) -> None:
+        call.ticket.enter(_PHASES[kind], self._clock())
+        if kind == "denoise":
+            self.forward.place(call)
 
     def _fail(self, call: PipelineCall, error: BaseException) -> None:
         self._calls.pop(call.ticket.number, None)
@@ -266,11 +271,13 @@ class StepEngine:
         ticket.enter("done", self._clock())
         try:
             if isinstance(outcome, BaseException):
+                # Its frames hold the request's tensors, for as long as a client keeps the error.
+                outcome.__traceback__ = outcome.__context__ = outcome.__cause__ = None
                 ticket.future.set_exception(outcome)
             else:
                 ticket.future.set_result(outcome)  # type: ignore[arg-type]
         except InvalidStateError:
-            logger.warning("a client cancelled the future of an ended request")
+            logger.info("a client cancelled the future of a request")
         with self._idle:
             self._in_flight -= 1
             self._idle.notify_all()
@@ -283,14 +290,27 @@ class StepEngine:
     def _lost(self, error: BaseException) -> None:
         """The device is gone, or the engine itself is broken: nobody is left waiting."""
         logger.critical("the engine stopped: %s", describe_error(error))
-        self._closed = True
+        self._stop()
         self._abort_all(ModelError("the device failed; the worker is starting again"))
         if self._on_device_fault is not None:
             self._on_device_fault(error)
 
+    def _stop(self) -> None:
+        # Under the lock: a job is in the inbox by now, or refused.
+        with self._lock:
+            self._closed = True
+        self._wake.set()
+
+    def _stop(self) -> None:
+        # Under the lock: a job is in the inbox by now, or refused.
+        with self._lock:
+            self._closed = True
+        self._wake.set()
+
     def _abort_all(self, error: ServingError) -> None:
         for call in list(self._calls.values()):
             del self._calls[call.ticket.number]
+            call.abort(CancelledError("aborted"))
             self._end(call.ticket, error)
         while self._inbox:
             self._end(self._inbox.popleft(), error)

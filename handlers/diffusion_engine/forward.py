@@ -11,7 +11,7 @@ import torch
 
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_engine.call import PipelineCall
-from diffusion_engine.faults import DeviceFaultError, classify
+from diffusion_engine.faults import DeviceFaultError, classify, forget_frames
 from diffusion_engine.joining import RowRule, join_outputs, split_output
 from diffusion_engine.served import ServedPipeline
 from diffusion_engine.stand_ins import ModelCall
@@ -74,7 +74,7 @@ class Forward:
         """Outcomes of the calls' pending model calls, in order."""
         started = self._clock()
         outcomes = self._attempt(calls)
-        self._attribute(calls, self._clock() - started)
+        self._attribute(calls, max(0.0, self._clock() - started))
         return outcomes
 
     def _attempt(self, calls: Sequence[PipelineCall]) -> list[Outcome]:
@@ -85,8 +85,7 @@ class Forward:
             fault = classify(error)
             if fault == "device":
                 raise DeviceFaultError(str(error)) from error
-            # Its frames hold the tensors of the failed call.
-            error.__traceback__ = None
+            forget_frames(error)
             failure: Exception = error
         self._release_memory()
         if len(calls) > 1:
@@ -141,7 +140,7 @@ class Forward:
             except Exception as error:
                 if classify(error) != "out_of_memory":
                     return Outcome(error=error)
-                error.__traceback__ = None
+                forget_frames(error)
                 failure = error
             self._release_memory()
             most //= 2

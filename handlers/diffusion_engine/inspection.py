@@ -11,7 +11,9 @@ _LATENT_MULTIPLE = 8
 """diffusers' own `check_inputs` refuses sizes that 8 does not divide, whatever the VAE."""
 
 
-def capabilities(served: ServedPipeline, *, streaming: bool = False) -> Capabilities:
+def capabilities(
+    served: ServedPipeline, *, streaming: bool = False, checkpoints: bool = False
+) -> Capabilities:
     """What requests to the served pipeline may name."""
     pipeline = served.pipelines["text-to-image"]
     width, height = _default_size(pipeline)
@@ -27,6 +29,8 @@ def capabilities(served: ServedPipeline, *, streaming: bool = False) -> Capabili
         tokenizer_limit=getattr(tokenizer, "model_max_length", None),
         max_clip_skip=_max_clip_skip(pipeline),
         streaming=streaming,
+        # A call is repeated by answering its denoiser, which takes a rule that knows its outputs.
+        checkpoints=checkpoints and served.shares_calls,
         # Transformers pack their latents into a sequence, which no colour map reads as a picture.
         previews=streaming and getattr(pipeline, "unet", None) is not None,
     )

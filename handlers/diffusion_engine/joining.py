@@ -41,6 +41,12 @@ class RowRule:
         """How many rows the call brings."""
         return int(self.arguments(call)[self._rows].shape[0])
 
+    def zeros(self, call: ModelCall) -> tuple[torch.Tensor]:
+        """An output of zeros as the call would get it, in the form of `return_dict=False`."""
+        sample = self.arguments(call)[self._rows]
+        channels = call.model.config.out_channels
+        return (sample.new_zeros((sample.shape[0], channels, *sample.shape[2:])),)
+
     def key(self, call: ModelCall) -> Hashable | None:
         """Calls with one key may share a forward; None: this call must run alone."""
         arguments = self.arguments(call)

@@ -14,11 +14,13 @@ import torch
 from diffusion_core.errors import ServingError
 from diffusion_core.request import GenerationRequest
 from diffusion_engine.answers import Answer, Wanted, error_answer, picture_answer
-from diffusion_engine.call import Pictures, Ticket
+from diffusion_engine.call import Pictures, Step, Ticket
+from diffusion_engine.checkpoint import CheckpointSealer
 from diffusion_engine.engine import as_serving_error
 from diffusion_engine.events import EventStream
 from diffusion_engine.images import encode
 from diffusion_engine.preview import LatentPreview
+from diffusion_engine.snapshot import NotSavableError, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Pending:
         *,
         files: Executor | None = None,
         preview: LatentPreview | None = None,
+        sealer: CheckpointSealer | None = None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.request = request
@@ -55,18 +58,24 @@ class Pending:
         self._wanted = wanted
         self._files = files
         self._preview = preview
+        self._sealer = sealer
 
-    def on_step(self, step: int, total: int, latents: torch.Tensor | None) -> None:
-        """Progress, and a preview where the request asked for one at this step."""
+    def on_step(self, step: Step) -> None:
+        """Progress; a preview and a checkpoint where the request asked for one at this step."""
         assert self.stream is not None
         assert self.request is not None
-        self.stream.put("progress", {"step": step, "steps": total})
-        every = self.request.preview_every
-        wants = every is not None and step % every == 0 and step < total
-        if wants and self._preview is not None and latents is not None:
-            assert self._files is not None
-            rough = self._preview(latents[0])
-            self._files.submit(self._send_preview, step, rough)
+        assert self._files is not None
+        self.stream.put("progress", {"step": step.done, "steps": step.total})
+        if step.done >= step.total:
+            return
+        if _due(step, self.request.preview_every) and step.latents is not None:
+            assert self._preview is not None
+            self._files.submit(self._send_preview, step.done, self._preview(step.latents[0]))
+        if _due(step, self.request.checkpoint_every):
+            try:
+                self._files.submit(self._send_checkpoint, step.snapshot())
+            except NotSavableError as error:
+                logger.warning("no checkpoint: %s", error)
 
     def finish(self, future: Future[Pictures]) -> None:
         """Hands the pictures to a thread that writes the files."""
@@ -103,11 +112,29 @@ class Pending:
         file = encode(image, "jpeg", 80, {})
         self.stream.put("preview", {"step": step, "image": base64.b64encode(file).decode()})
 
+    def _send_checkpoint(self, snapshot: Snapshot) -> None:
+        assert self.stream is not None
+        assert self.request is not None
+        assert self._sealer is not None
+        sealed = base64.b64encode(self._sealer.seal(snapshot, self.request)).decode()
+        self.stream.put("checkpoint", {"step": snapshot.step, "checkpoint": sealed})
+
     def _answer(self, answer: Answer) -> None:
         try:
             self.answer.set_result(answer)
         except InvalidStateError:
             logger.warning("a request was answered twice")
+
+
+def _due(step: Step, every: int | None) -> bool:
+    return every is not None and step.done % every == 0
+
+
+def answered(answer: Answer) -> Pending:
+    """A request that needs no pictures drawn."""
+    pending = Pending(None, {}, Wanted(file=False))
+    pending.answer.set_result(answer)
+    return pending
 
 
 def refuse(error: ServingError) -> Pending:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from diffusion_core.errors import ConfigError, InvalidFieldError
+from diffusion_engine.snapshot import savable
 
 
 class Schedulers:
@@ -42,6 +44,17 @@ class Schedulers:
         if name not in self._pristine:
             self._pristine[name] = self._build(name)
         return copy.deepcopy(self._pristine[name])
+
+    @functools.cached_property
+    def not_savable(self) -> tuple[str, ...]:
+        """Names of those whose calls cannot be checkpointed. Builds each once, so it takes time."""
+        return tuple(name for name in self.names if not self._savable(name))
+
+    def _savable(self, name: str) -> bool:
+        try:
+            return savable(self.for_request(name))
+        except InvalidFieldError:
+            return False
 
     def _build(self, name: str) -> Any:
         if name not in self._classes:

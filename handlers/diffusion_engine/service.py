@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
-from diffusion_core.errors import ServingError
+from diffusion_core.errors import InvalidFieldError, ServingError
 from diffusion_core.identity import PIPELINE_FOLDER, ArchiveRecord, runtime_identity
 from diffusion_core.model_config import HandlerSettings, ModelConfig
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_core.request import GenerationRequest, RequestSchema
 from diffusion_engine.answers import check_wanted, negotiate, settings_of
 from diffusion_engine.arguments import job, with_seed
-from diffusion_engine.call import Job, OnStep
+from diffusion_engine.call import Job, Step
+from diffusion_engine.checkpoint import CheckpointSealer
 from diffusion_engine.engine import StepEngine
 from diffusion_engine.inspection import capabilities
 from diffusion_engine.loading import (
@@ -31,6 +32,7 @@ from diffusion_engine.pending import Pending, refuse
 from diffusion_engine.preview import LatentPreview
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.served import ServedPipeline
+from diffusion_engine.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,16 @@ class DiffusionService:
         pipeline = load_pipeline(folder / PIPELINE_FOLDER, settings, self.device)
         cache = PromptCache(settings.engine.prompt_cache_mb << 20)
         self.served = ServedPipeline(with_tasks(pipeline), cache, settings.extra_schedulers)
-        self.capabilities = capabilities(self.served, streaming=config.continuous_batching)
+        self.libraries = library_versions()
+        self.identity = runtime_identity(
+            self.record.identity, self.device.type, settings.dtype, self.libraries
+        )
+        self._sealer = CheckpointSealer.from_environment(self.identity)
+        self.capabilities = capabilities(
+            self.served,
+            streaming=config.continuous_batching,
+            checkpoints=self._sealer is not None,
+        )
         self.schema = RequestSchema(self.capabilities, settings.limits, settings.defaults)
         self.engine = StepEngine(
             self.served,
@@ -73,7 +84,6 @@ class DiffusionService:
             max_waiting=settings.engine.max_waiting,
             on_device_fault=on_device_fault,
         ).start()
-        self.libraries = library_versions()
         self._counted: dict[str, int] = {}
         self._preview: LatentPreview | None = None
         self._files = ThreadPoolExecutor(_ENCODING_THREADS, "image-file")
@@ -99,7 +109,7 @@ class DiffusionService:
             asked = negotiate(accept)
             parsed = self.schema.parse_form(fields) if form else self.schema.parse_json(fields)
             parsed, wanted = check_wanted(parsed, asked, streaming=self.capabilities.streaming)
-            request = with_seed(parsed)
+            request, resume = self._resumed(parsed)
             scheduler = request.scheduler or self.capabilities.default_scheduler
             pending = Pending(
                 request,
@@ -107,11 +117,13 @@ class DiffusionService:
                 wanted,
                 files=self._files,
                 preview=self._preview,
+                sealer=self._sealer,
                 wake=wake,
             )
             timeout = request.timeout_s or self.settings.limits.max_timeout_s
             on_step = None if pending.stream is None else pending.on_step
-            pending.ticket = self.engine.submit(self._job(request, timeout, on_step))
+            made = replace(self._job(request, timeout), on_step=on_step, resume=resume)
+            pending.ticket = self.engine.submit(made)
         except ServingError as error:
             return refuse(error)
         pending.ticket.future.add_done_callback(pending.finish)
@@ -142,31 +154,29 @@ class DiffusionService:
 
     def _draw_once(self, request: GenerationRequest) -> None:
         """Draws `request`, and fits the previews to its latents and its picture."""
-        seen: list[torch.Tensor | None] = []
-        limit = float(self.config.startup_timeout)
-        job = self._job(request, limit, lambda _step, _total, latents: seen.append(latents))
-        pictures = self.engine.submit(job).future.result()
-        latents = seen[-1] if seen else None
+        seen: list[Step] = []
+        made = self._job(request, float(self.config.startup_timeout))
+        pictures = self.engine.submit(replace(made, on_step=seen.append)).future.result()
+        latents = seen[-1].latents if seen else None
         if self._preview is None and latents is not None and latents.ndim == 4:
             self._preview = LatentPreview.fit(latents, pictures.images)
 
     def describe(self) -> dict[str, Any]:
         """Limits, defaults, schedulers, identity: all a client can know before it asks."""
-        libraries = self.libraries
         return {
             "name": self.record.name,
             "version": self.record.version,
             "pipeline_class": self.capabilities.pipeline_class,
             "identity": self.record.identity,
-            "runtime_identity": runtime_identity(
-                self.record.identity, self.device.type, self.settings.dtype, libraries
-            ),
+            "runtime_identity": self.identity,
             "device": str(self.device),
             "dtype": self.settings.dtype,
-            "libraries": libraries,
+            "libraries": self.libraries,
             "tasks": list(self.capabilities.tasks),
             "schedulers": list(self.capabilities.schedulers),
             "default_scheduler": self.capabilities.default_scheduler,
+            "checkpoints": self.capabilities.checkpoints,
+            "schedulers_without_checkpoints": list(self.served.schedulers.not_savable),
             "tokenizer_limit": self.capabilities.tokenizer_limit,
             "size_multiple": self.capabilities.size_multiple,
             "limits": self.settings.limits.model_dump(),
@@ -197,14 +207,25 @@ class DiffusionService:
         self.engine.close()
         self._files.shutdown(wait=False, cancel_futures=True)
 
-    def _job(
-        self, request: GenerationRequest, timeout_s: float, on_step: OnStep | None = None
-    ) -> Job:
+    def _resumed(self, request: GenerationRequest) -> tuple[GenerationRequest, Snapshot | None]:
+        """The request with its seed, and the snapshot that its checkpoint holds."""
+        scheduler = request.scheduler or self.capabilities.default_scheduler
+        if request.checkpoint_every and scheduler in self.served.schedulers.not_savable:
+            raise InvalidFieldError(
+                f"checkpoint_every: the state of {scheduler} cannot be saved",
+                field="checkpoint_every",
+            )
+        if request.checkpoint is None:
+            return with_seed(request), None
+        assert self._sealer is not None
+        snapshot, seed = self._sealer.open(request.checkpoint, request)
+        return replace(request, seed=seed), snapshot
+
+    def _job(self, request: GenerationRequest, timeout_s: float) -> Job:
         on_cpu = self.settings.generator_device == "cpu"
         generator_device = torch.device("cpu") if on_cpu else self.device
         parameters = self.served.call_parameters(request.task)
-        made = job(request, parameters, generator_device, timeout_s)
-        return replace(made, on_step=on_step)
+        return job(request, parameters, generator_device, timeout_s)
 
     def _defaults(self) -> dict[str, Any]:
         fields = self.schema.json_schema()["properties"]
