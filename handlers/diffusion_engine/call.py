@@ -22,8 +22,6 @@ from diffusion_engine.stand_ins import ModelCall
 
 logger = logging.getLogger(__name__)
 
-logger = logging.getLogger(__name__)
-
 _numbers = itertools.count(1)
 
 

@@ -254,11 +254,6 @@ class StepEngine:
         if kind == "denoise":
             self.forward.place(call)
 
-    def _pause(self, call: PipelineCall, kind: str) -> None:
-        call.ticket.enter(_PHASES[kind], self._clock())
-        if kind == "denoise":
-            self.forward.place(call)
-
     def _fail(self, call: PipelineCall, error: BaseException) -> None:
         self._calls.pop(call.ticket.number, None)
         call.abort(CancelledError("aborted"))
@@ -294,12 +289,6 @@ class StepEngine:
         self._abort_all(ModelError("the device failed; the worker is starting again"))
         if self._on_device_fault is not None:
             self._on_device_fault(error)
-
-    def _stop(self) -> None:
-        # Under the lock: a job is in the inbox by now, or refused.
-        with self._lock:
-            self._closed = True
-        self._wake.set()
 
     def _stop(self) -> None:
         # Under the lock: a job is in the inbox by now, or refused.

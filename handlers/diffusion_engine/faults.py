@@ -47,23 +47,6 @@ def classify(error: BaseException) -> Fault:
 def forget_frames(error: BaseException) -> None:
     """Lets go of the tensors that a caught error's frames hold; where it was raised is kept."""
     raised = error.__traceback__
-<<<<<<<
-=======
-        return "device"
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return "out_of_memory"
-    if not isinstance(error, RuntimeError):
-        return "request"
-    text = str(error).lower()
-    if "cuda" in text and any(name in text for name in _STICKY):
-        return "device"
-    return "out_of_memory" if any(name in text for name in _NO_MEMORY) else "request"
-
-
-def forget_frames(error: BaseException) -> None:
-    """Lets go of the tensors that a caught error's frames hold; where it was raised is kept."""
-    raised = error.__traceback__
->>>>>>>
     # The first frame is the catcher's own: it still runs, and would form a cycle with the error.
     error.__traceback__ = None if raised is None else raised.tb_next
     traceback.clear_frames(error.__traceback__)
