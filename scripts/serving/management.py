@@ -136,11 +136,10 @@ class Management:
             response = self.predict(f"{name}/{found.version}/describe", {})
             return dict(_document(response))
         described = self._management("GET", f"/models/{name}", params={"customized": "true"})
-        text = described[0].get("customizedMetadata", "")
-        try:
-            return dict(json.loads(text))
-        except ValueError:
-            raise Trouble(f"{name} does not describe itself.") from None
+        metadata = described[0].get("customizedMetadata")
+        if not isinstance(metadata, dict):
+            raise Trouble(f"{name} does not describe itself.")
+        return metadata
 
     def _management(self, method: str, path: str, params: dict[str, Any] | None = None) -> Any:
         response = self._authorized(
