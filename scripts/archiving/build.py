@@ -58,7 +58,8 @@ def build(order: Order, watcher: Watcher) -> Built:
         watcher.phase("putting it in place")
         size = _size(built)
         publish(built, target, order.force)
-        cache.save()
+    cache.renew()
+    cache.save()
     return Built(target, record, contents, sha256, size, warnings, tried)
 
 

@@ -19,13 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from archiving.mapping import window, windows
 from diffusion_core.errors import ConfigError
 
 Stamp = list[int]
 Progress = Callable[[int], None]
-
-BLOCK = 4 << 20
-"""Bytes read at a time: large enough for the disk, small enough to stay in the CPU's cache."""
 
 # File systems keep times in steps of up to two seconds.
 _CLOCK_STEP_NS = 2_000_000_000
@@ -47,9 +45,11 @@ class Hashed(NamedTuple):
 class Reading:
     """An open file that must stay as it is while it is read: `ConfigError` if it does not."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: IO[bytes], size: int) -> None:
         self._path, self._file = path, file
         self._before = stamp(os.fstat(file.fileno()))
+        if self._before[0] != size:
+            raise ConfigError(f"{path}: changed while it was read")
         self._settled = self._before[1] < time.time_ns() - _CLOCK_STEP_NS
 
     def done(self, sha256: str) -> Hashed:
@@ -73,12 +73,13 @@ def stamp(status: os.stat_result) -> Stamp:
 def hash_file(path: Path, progress: Progress) -> Hashed:
     """SHA-256 of a file; `ConfigError` if it changes meanwhile."""
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(BLOCK))
+    size = path.stat().st_size
     with path.open("rb", buffering=0) as file:
-        reading = Reading(path, file)
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-            progress(count)
+        reading = Reading(path, file, size)
+        for offset, length in windows(size):
+            with window(file, offset, length) as view:
+                digest.update(view)
+            progress(length)
         return reading.done(digest.hexdigest())
 
 
@@ -89,6 +90,7 @@ class HashCache:
         self._store = store
         self._known = self._read()
         self._learned: dict[str, tuple[Stamp, str]] = {}
+        self._used: dict[str, tuple[Stamp, str]] = {}
 
     @classmethod
     def of_user(cls) -> HashCache:
@@ -98,23 +100,30 @@ class HashCache:
 
     def get(self, path: Path) -> str | None:
         """The file's hash if it is known and the file is as it was."""
-        entry = self._learned.get(_key(path)) or self._known.get(_key(path))
-        if entry is not None and entry[0] == stamp(path.stat()):
-            return entry[1]
-        return None
+        key = _key(path)
+        entry = self._known.get(key)
+        if entry is None or entry[0] != stamp(path.stat()):
+            return None
+        self._used[key] = entry
+        return entry[1]
 
     def learn(self, path: Path, hashed: Hashed) -> None:
         """Remembers the hash of a file that was just read whole."""
         if hashed.settled:
-            self._learned[_key(path)] = (hashed.stamp, hashed.sha256)
+            key = _key(path)
+            self._used[key] = self._learned[key] = (hashed.stamp, hashed.sha256)
 
-    def renew(self, path: Path, before: Stamp) -> None:
-        """Still remembers a file to which a hard link came or went, which alters its ctime."""
-        key, now = _key(path), stamp(path.stat())
-        entry = self._learned.get(key) or self._known.get(key)
-        size, mtime, _, inode, device = before
-        if entry is not None and entry[0] == before and now == [size, mtime, now[2], inode, device]:
-            self._learned[key] = (now, entry[1])
+    def renew(self) -> None:
+        """Holds on to the files of this run that had hard links come or go, which sets ctime alone.
+
+        Call it when all links are in their places and replaced ones are gone.
+        """
+        for key, (before, sha256) in list(self._used.items()):
+            with suppress(OSError):
+                now = stamp(os.stat(key))
+                size, mtime, _, inode, device = before
+                if now == [size, mtime, now[2], inode, device]:
+                    self._learned[key] = (now, sha256)
 
     def hashes(self, paths: Iterable[Path], progress: Progress) -> dict[Path, str]:
         """Hashes of all `paths`: known ones at once, the others read side by side."""

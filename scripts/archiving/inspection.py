@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from archiving.contents import MANIFEST
-from archiving.hashes import BLOCK, Progress
+from archiving.hashes import Progress
 from archiving.report import batching_text, defaults_text, fact_table, size_text
 from archiving.watcher import Watcher
 from diffusion_core.errors import ConfigError
@@ -30,6 +30,9 @@ from diffusion_core.identity import (
 )
 from diffusion_core.model_config import ModelConfig, parse_model_config
 from diffusion_core.validation import first_error
+
+# Bytes read at a time from an archive.
+_BLOCK = 4 << 20
 
 _KEPT = frozenset({RECORD_NAME, MANIFEST, CONFIG_NAME})
 
@@ -131,7 +134,7 @@ def _config(archive: Path, text: bytes | None) -> ModelConfig:
 
 def _hash(file: IO[bytes], progress: Progress, *, keep: bool) -> tuple[FileRecord, bytes]:
     digest, size, kept = hashlib.sha256(), 0, b""
-    while block := file.read(BLOCK):
+    while block := file.read(_BLOCK):
         digest.update(block)
         size += len(block)
         progress(len(block))

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from archiving.contents import Contents, Entry, record_text
-from archiving.hashes import HashCache, Progress, stamp
+from archiving.hashes import HashCache, Progress
 from diffusion_core.identity import RECORD_NAME, ArchiveRecord, FileRecord
 
 
@@ -28,7 +28,7 @@ def write_linked(
     record = contents.record(files)
     folder.mkdir()
     for entry in (*contents.entries, Entry(RECORD_NAME, record_text(record))):
-        _place(entry, folder / entry.path, cache)
+        _place(entry, folder / entry.path)
     return record, hashlib.sha256(record_text(record)).hexdigest()
 
 
@@ -43,21 +43,18 @@ def _file_record(entry: Entry, known: dict[Path, str]) -> FileRecord:
     return FileRecord(size=entry.size, sha256=known[entry.source])
 
 
-def _place(entry: Entry, target: Path, cache: HashCache) -> None:
+def _place(entry: Entry, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(entry.source, bytes):
         target.write_bytes(entry.source)
     elif entry.is_weights:
-        _link(entry.source.resolve(), target, cache)
+        _link(entry.source.resolve(), target)
     else:
         shutil.copyfile(entry.source, target)
 
 
-def _link(source: Path, target: Path, cache: HashCache) -> None:
-    before = stamp(source.stat())
+def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
         target.symlink_to(source)
-    else:
-        cache.renew(source, before)

@@ -1,29 +1,32 @@
 """The zip-store format: an uncompressed zip, written straight from the sources.
 
-Weight files are read once: their CRC-32, their SHA-256 and their copy come from the same blocks.
-The archive's own SHA-256 follows one file behind, out of the page cache, because an entry's header
-holds its CRC and so is final only after its data (TorchServe's reader takes no trailing CRC).
+Each weight file is read once: one thread hashes a window of it while this one sums its CRC-32 and
+lets the kernel copy it. The archive's own SHA-256 follows one file behind, out of the page cache,
+because an entry's header holds its CRC and is final only after its data (TorchServe's reader takes
+no CRC that comes after).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import mmap
+import os
+import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from archiving.contents import Contents, Entry, record_text
-from archiving.hashes import BLOCK, HashCache, Progress, Reading
+from archiving.hashes import HashCache, Progress, Reading
+from archiving.mapping import WINDOW, window, windows
 from archiving.timestamp import timestamp
+from archiving.zip_format import ZipEntry, write_directory
 from diffusion_core.identity import RECORD_NAME, ArchiveRecord, FileRecord
 
-# Blocks under way between the reader and the hashing thread.
-_BLOCKS = 4
-
-# Above this an entry's sizes need the ZIP64 form.
-_ZIP64_BYTES = (1 << 31) - 1
+# What a kernel or a file system answers that cannot copy between these two files.
+_CANNOT_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
 
 
 def write_zip_store(
@@ -31,72 +34,91 @@ def write_zip_store(
 ) -> tuple[ArchiveRecord, str]:
     """Writes the archive to `target`; returns its record and the SHA-256 of all its bytes."""
     with ExitStack() as stack:
-        output = stack.enter_context(target.open("xb"))
-        copier = stack.enter_context(_Copier(cache, progress))
+        output = stack.enter_context(target.open("xb", buffering=0))
         digest = stack.enter_context(_TrailingDigest(target))
-        with ZipFile(output, "w", ZIP_STORED) as archive:
-            files: dict[str, FileRecord] = {}
-            for entry in contents.entries:
-                files[entry.path] = _add(archive, entry, copier)
-                output.flush()
-                digest.advance(output.tell())
-            record = contents.record(files)
-            _add(archive, Entry(RECORD_NAME, record_text(record)), copier)
-        output.flush()
+        writer = stack.enter_context(_Writer(output, cache, progress))
+        files: dict[str, FileRecord] = {}
+        for entry in contents.entries:
+            files[entry.path] = writer.add(entry)
+            digest.advance(output.tell())
+        record = contents.record(files)
+        writer.add(Entry(RECORD_NAME, record_text(record)))
+        write_directory(output, writer.entries, timestamp())
         return record, digest.finish(output.tell())
 
 
-def _add(archive: ZipFile, entry: Entry, copier: _Copier) -> FileRecord:
-    size = entry.size
-    info = ZipInfo(entry.path, timestamp().timetuple()[:6])
-    info.external_attr = 0o100644 << 16
-    info.create_system = 3  # Unix, whatever wrote it: the mode above counts, and bytes stay equal
-    info.file_size = size
-    with archive.open(info, "w", force_zip64=size > _ZIP64_BYTES) as output:
-        if isinstance(entry.source, bytes):
-            output.write(entry.source)
-            return FileRecord(size=size, sha256=hashlib.sha256(entry.source).hexdigest())
-        return FileRecord(size=size, sha256=copier.copy(entry.source, output))
+class _Writer:
+    """Appends entries to a zip file, hashing them on a thread beside."""
 
-
-class _Copier:
-    """Copies files while another thread hashes the blocks that were read."""
-
-    def __init__(self, cache: HashCache, progress: Progress) -> None:
-        self._cache, self._progress = cache, progress
-        self._buffers = [memoryview(bytearray(BLOCK)) for _ in range(_BLOCKS)]
+    def __init__(self, output: IO[bytes], cache: HashCache, progress: Progress) -> None:
+        self.entries: list[ZipEntry] = []
+        self._output, self._cache, self._progress = output, cache, progress
+        self._when = timestamp()
         self._pool = ThreadPoolExecutor(1)
 
-    def __enter__(self) -> _Copier:
+    def __enter__(self) -> _Writer:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def copy(self, source: Path, output: IO[bytes]) -> str:
-        """Appends `source` to `output`; returns its SHA-256."""
-        digest = hashlib.sha256()
-        pending: list[Future[None] | None] = [None] * _BLOCKS
-        turn = 0
+    def add(self, entry: Entry) -> FileRecord:
+        """Appends one entry; returns its size and SHA-256."""
+        place = self._output.tell()
+        if isinstance(entry.source, bytes):
+            crc, size = zlib.crc32(entry.source), len(entry.source)
+            sha256 = hashlib.sha256(entry.source).hexdigest()
+            header = ZipEntry(entry.path, size, crc, place)
+            _write_all(self._output, header.local_header(self._when) + entry.source)
+        else:
+            size = entry.size
+            room = ZipEntry(entry.path, size, 0, place).local_header(self._when)
+            self._output.seek(len(room), os.SEEK_CUR)
+            crc, sha256 = self._copy(entry.source, size)
+            header = ZipEntry(entry.path, size, crc, place)
+            os.pwrite(self._output.fileno(), header.local_header(self._when), place)
+        self.entries.append(header)
+        return FileRecord(size=size, sha256=sha256)
+
+    def _copy(self, source: Path, size: int) -> tuple[int, str]:
+        """Appends a file's bytes; returns their CRC-32 and SHA-256."""
+        digest, crc = hashlib.sha256(), 0
         with source.open("rb", buffering=0) as file:
-            reading = Reading(source, file)
-            while True:
-                buffer, busy = self._buffers[turn], pending[turn]
-                if busy is not None:
-                    busy.result()
-                count = file.readinto(buffer)
-                if not count:
-                    break
-                pending[turn] = self._pool.submit(digest.update, buffer[:count])
-                output.write(buffer[:count])
-                self._progress(count)
-                turn = (turn + 1) % _BLOCKS
-            for future in pending:
-                if future is not None:
-                    future.result()
+            reading = Reading(source, file, size)
+            for offset, length in windows(size):
+                with window(file, offset, length) as view:
+                    hashing = self._pool.submit(digest.update, view)
+                    crc = zlib.crc32(view, crc)
+                    _copy_window(file, offset, view, self._output)
+                    hashing.result()
+                self._progress(length)
             hashed = reading.done(digest.hexdigest())
         self._cache.learn(source, hashed)
-        return hashed.sha256
+        return crc, hashed.sha256
+
+
+def _copy_window(source: IO[bytes], offset: int, view: mmap.mmap, output: IO[bytes]) -> None:
+    """Appends the window at `offset` of `source`, by the kernel where it can."""
+    done = 0
+    while hasattr(os, "copy_file_range") and done < len(view):
+        try:
+            done += os.copy_file_range(
+                source.fileno(), output.fileno(), len(view) - done, offset + done
+            )
+        except OSError as error:
+            if error.errno not in _CANNOT_COPY:
+                raise
+            break
+    with memoryview(view) as rest:
+        _write_all(output, rest[done:])
+
+
+def _write_all(output: IO[bytes], data: bytes | memoryview) -> None:
+    """All of `data`: an unbuffered file may take less at a time."""
+    with memoryview(data) as rest:
+        done = 0
+        while done < len(rest):
+            done += output.write(rest[done:])
 
 
 class _TrailingDigest:
@@ -105,7 +127,7 @@ class _TrailingDigest:
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb", buffering=0)
         self._digest = hashlib.sha256()
-        self._buffer = memoryview(bytearray(BLOCK))
+        self._done = 0
         self._pool = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
 
@@ -128,8 +150,9 @@ class _TrailingDigest:
         return self._digest.hexdigest()
 
     def _read_to(self, end: int) -> None:
-        while (left := end - self._file.tell()) > 0:
-            count = self._file.readinto(self._buffer[: min(left, BLOCK)])
-            if not count:
-                raise OSError("the archive became shorter while it was written")
-            self._digest.update(self._buffer[:count])
+        while self._done < end:
+            start = self._done // WINDOW * WINDOW
+            length = min(end - start, WINDOW)
+            with window(self._file, start, length) as view, memoryview(view) as seen:
+                self._digest.update(seen[self._done - start :])
+            self._done = start + length
