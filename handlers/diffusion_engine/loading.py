@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from pathlib import Path
@@ -76,9 +77,16 @@ def with_tasks(pipeline: Any) -> dict[Task, Any]:
             mapping, type(pipeline).__name__, throw_error_if_not_exist=False
         )
         if form is not None:
-            tasks[task] = form.from_pipe(pipeline)
+            tasks[task] = _over_the_same_models(form, pipeline)
             tasks[task].set_progress_bar_config(disable=True)
     return tasks
+
+
+def _over_the_same_models(form: Any, pipeline: Any) -> Any:
+    # diffusers' own `from_pipe` casts the models it shares, to float32 when no dtype is named.
+    taken = inspect.signature(form.__init__).parameters
+    parts = {**pipeline.config, **pipeline.components}
+    return form(**{name: part for name, part in parts.items() if name in taken})
 
 
 def silence_libraries() -> None:
