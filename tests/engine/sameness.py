@@ -1,0 +1,68 @@
+"""How far pictures were from diffusers' own, collected over a test session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from rig import Asked, apart, to_bytes
+
+
+class Row(NamedTuple):
+    family: str
+    task: str
+    scheduler: str
+    mode: str
+    largest: float
+    identical: int
+    pixels: int
+
+
+@dataclass
+class Sameness:
+    """Rows of what was compared; `table` and `document` sum them up."""
+
+    rows: list[Row] = field(default_factory=list)
+
+    def note(
+        self, family: str, asked: Asked, mode: str, images: torch.Tensor, expected: torch.Tensor
+    ) -> None:
+        same = (to_bytes(images) == to_bytes(expected)).all(dim=1)
+        scheduler = asked.scheduler or "its own"
+        largest = apart(images, expected)
+        row = Row(family, asked.task, scheduler, mode, largest, int(same.sum()), same.numel())
+        self.rows.append(row)
+
+    def groups(self) -> dict[tuple[str, str, str], list[Row]]:
+        groups: dict[tuple[str, str, str], list[Row]] = {}
+        for row in sorted(self.rows):
+            groups.setdefault((row.family, row.task, row.mode), []).append(row)
+        return groups
+
+    def table(self) -> Iterator[str]:
+        yield f"{'':6}{'task':16}{'mode':18}{'asked':>7}{'largest x255':>14}{'identical pixels':>18}"
+        for (family, task, mode), rows in self.groups().items():
+            yield (
+                f"{family:6}{task:16}{mode:18}{len(rows):7}"
+                f"{255 * max(row.largest for row in rows):14.6f}{_share(rows):18.4%}"
+            )
+
+    def document(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "family": family,
+                "task": task,
+                "mode": mode,
+                "requests": len(rows),
+                "schedulers": sorted({row.scheduler for row in rows}),
+                "largest_difference_of_255": round(255 * max(row.largest for row in rows), 6),
+                "identical_pixels": _share(rows),
+            }
+            for (family, task, mode), rows in self.groups().items()
+        ]
+
+
+def _share(rows: list[Row]) -> float:
+    return sum(row.identical for row in rows) / sum(row.pixels for row in rows)
