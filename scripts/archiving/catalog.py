@@ -51,12 +51,11 @@ def require_class(library: str, name: str) -> None:
     diffusers' pipelines. Any other would be code that comes with the model.
     """
     if library == "transformers":
-        # Its own table of names, filled without importing torch.
-        known = name in dir(importlib.import_module("transformers"))
+        known = _in_transformers(name)
     elif library == "diffusers":
-        known = f'"{name}"' in (_root() / "__init__.py").read_text(encoding="utf-8")
+        known = f'"{name}"' in (_root("diffusers") / "__init__.py").read_text(encoding="utf-8")
     else:
-        folder = _root() / "pipelines" / library
+        folder = _root("diffusers") / "pipelines" / library
         if not library.isidentifier() or not folder.is_dir():
             raise ConfigError(f"{library} is not a library that pipelines may name")
         known = any(_defines(file, name) for file in folder.glob("*.py"))
@@ -66,17 +65,28 @@ def require_class(library: str, name: str) -> None:
 
 
 @cache
-def _root() -> Path:
-    spec = importlib.util.find_spec("diffusers")
+def _root(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise ConfigError("diffusers is not installed: install what requirements.txt names")
+        raise ConfigError(f"{package} is not installed: install what requirements.txt names")
     return Path(spec.origin).parent
+
+
+def _in_transformers(name: str) -> bool:
+    """Looks first where the name points (CLIPTextModel: models/clip): an import takes a second."""
+    for folder in (_root("transformers") / "models").iterdir():
+        if name.lower().startswith(folder.name.replace("_", "")) and any(
+            _defines(file, name) for file in folder.glob("*.py")
+        ):
+            return True
+    # Its own table of names, filled without importing torch.
+    return name in dir(importlib.import_module("transformers"))
 
 
 @cache
 def _automatic(mapping: str) -> dict[str, str]:
     """One of diffusers' mappings for AutoPipeline: class names by family."""
-    tree = ast.parse((_root() / "pipelines" / "auto_pipeline.py").read_bytes())
+    tree = ast.parse((_root("diffusers") / "pipelines" / "auto_pipeline.py").read_bytes())
     for node in tree.body:
         if isinstance(node, ast.Assign) and _names(node, mapping):
             assert isinstance(node.value, ast.Call)
@@ -104,7 +114,7 @@ def _names(node: ast.Assign, name: str) -> bool:
 
 
 def _read_class(name: str) -> PipelineClass:
-    for file in sorted((_root() / "pipelines").glob("**/pipeline_*.py")):
+    for file in sorted((_root("diffusers") / "pipelines").glob("**/pipeline_*.py")):
         if _defines(file, name):
             break
     else:

@@ -44,7 +44,9 @@ def write_zip_store(
         record = contents.record(files)
         writer.add(Entry(RECORD_NAME, record_text(record)))
         write_directory(output, writer.entries, timestamp())
-        return record, digest.finish(output.tell())
+        digest.advance(output.tell())
+        os.fsync(output.fileno())  # while the digest catches up
+        return record, digest.finish()
 
 
 class _Writer:
@@ -82,17 +84,18 @@ class _Writer:
 
     def _copy(self, source: Path, size: int) -> tuple[int, str]:
         """Appends a file's bytes; returns their CRC-32 and SHA-256."""
-        digest, crc = hashlib.sha256(), 0
+        digest, crc, known = hashlib.sha256(), 0, self._cache.get(source)
         with source.open("rb", buffering=0) as file:
             reading = Reading(source, file, size)
             for offset, length in windows(size):
                 with window(file, offset, length) as view:
-                    hashing = self._pool.submit(digest.update, view)
+                    hashing = None if known else self._pool.submit(digest.update, view)
                     crc = zlib.crc32(view, crc)
                     _copy_window(file, offset, view, self._output)
-                    hashing.result()
+                    if hashing is not None:
+                        hashing.result()
                 self._progress(length)
-            hashed = reading.done(digest.hexdigest())
+            hashed = reading.done(known or digest.hexdigest())
         self._cache.learn(source, hashed)
         return crc, hashed.sha256
 
@@ -142,9 +145,8 @@ class _TrailingDigest:
         """Lets the digest run on up to byte `end`."""
         self._last = self._pool.submit(self._read_to, end)
 
-    def finish(self, end: int) -> str:
-        """The digest of all `end` bytes, hexadecimal."""
-        self.advance(end)
+    def finish(self) -> str:
+        """The digest of all the bytes, hexadecimal."""
         assert self._last is not None
         self._last.result()
         return self._digest.hexdigest()
