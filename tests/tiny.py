@@ -99,8 +99,8 @@ def tiny_stable_diffusion(seed: int = 0, limit: int = 16, **unet: Any) -> Any:
     )
 
 
-def tiny_stable_diffusion_xl(seed: int = 0, limit: int = 16) -> Any:
-    """A StableDiffusionXLPipeline that draws 32×32 pictures."""
+def tiny_stable_diffusion_xl(seed: int = 0, limit: int = 16, **unet: Any) -> Any:
+    """A StableDiffusionXLPipeline that draws 32×32 pictures; `unet` overrides as above."""
     from diffusers import (
         EulerDiscreteScheduler,
         StableDiffusionXLPipeline,
@@ -109,30 +109,31 @@ def tiny_stable_diffusion_xl(seed: int = 0, limit: int = 16) -> Any:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel(
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 4),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        transformer_layers_per_block=(1, 2),
-        projection_class_embeddings_input_dim=6 * 8 + 32,
-        cross_attention_dim=64,
-        norm_num_groups=8,
-    ).eval()
+    settings = {
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "sample_size": 16,
+        "in_channels": 4,
+        "out_channels": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": (2, 4),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "transformer_layers_per_block": (1, 2),
+        "projection_class_embeddings_input_dim": 6 * 8 + 32,
+        "cross_attention_dim": 64,
+        "norm_num_groups": 8,
+    }
+    model = UNet2DConditionModel(**{**settings, **unet}).eval()
     return StableDiffusionXLPipeline(
         vae=_vae(),
         text_encoder=CLIPTextModel(_text_config(limit, 32)).eval(),
         text_encoder_2=CLIPTextModelWithProjection(_text_config(limit, 32)).eval(),
         tokenizer=tiny_tokenizer(limit=limit),
         tokenizer_2=tiny_tokenizer(limit=limit),
-        unet=unet,
+        unet=model,
         scheduler=EulerDiscreteScheduler(
             beta_start=0.00085,
             beta_end=0.012,
@@ -141,6 +142,32 @@ def tiny_stable_diffusion_xl(seed: int = 0, limit: int = 16) -> Any:
             timestep_spacing="leading",
         ),
         add_watermarker=False,
+    )
+
+
+def tiny_pixart(seed: int = 0) -> Any:
+    """A PixArtAlphaPipeline without text encoder: it takes `prompt_embeds` [n, tokens, 32]."""
+    from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+
+    torch.manual_seed(seed)
+    transformer = PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        cross_attention_dim=32,
+        caption_channels=32,
+        sample_size=16,
+        patch_size=2,
+        use_additional_conditions=False,
+    ).eval()
+    return PixArtAlphaPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=_vae(),
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +44,18 @@ SCHEDULERS = (
 )
 
 _MAKERS = {"sd": tiny_stable_diffusion, "sdxl": tiny_stable_diffusion_xl}
+
+# Forms of a family: settings of its UNet, its own scheduler, and that scheduler's settings.
+_FORMS: dict[str | None, tuple[dict[str, Any], str | None, dict[str, Any]]] = {
+    None: ({}, None, {}),
+    "sde": (
+        {},
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "turbo": ({}, "EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}),
+    "lcm": ({"time_cond_proj_dim": 32}, "LCMScheduler", {}),
+}
 
 
 @dataclass(frozen=True)
@@ -110,9 +123,11 @@ class Rig:
         self.dtype = dtype
         self.tasks = with_tasks(_quiet(make(), dtype))
         self.bare = with_tasks(_quiet(make(), dtype))
+        self.unet = self.tasks["text-to-image"].unet
+        self.vae = self.tasks["text-to-image"].vae
         self._solo: dict[Asked, torch.Tensor] = {}
 
-    def engine(self, cap: int = 64, *, cache_bytes: int = 1 << 24, **settings: Any) -> StepEngine:
+    def engine(self, cap: int = 64, *, cache_bytes: int = 1 << 26, **settings: Any) -> StepEngine:
         """A fresh engine, stepped by hand, with a cold prompt cache."""
         served = ServedPipeline(self.tasks, PromptCache(cache_bytes), ("LCMScheduler",))
         return StepEngine(served, SchedulingPolicy(cap), **settings)
@@ -158,18 +173,13 @@ def _quiet(pipeline: Any, dtype: torch.dtype) -> Any:
 
 
 @functools.cache
-def rig(family: str, own: str | None = None, dtype: torch.dtype = torch.float32) -> Rig:
-    """A rig of "sd" or "sdxl"; `own` "sde" gives it an SDE form of DPM-Solver++ for its own."""
+def rig(family: str, form: str | None = None, dtype: torch.dtype = torch.float32) -> Rig:
+    """A rig of "sd" or "sdxl" in one of `_FORMS`, shared by all tests."""
+    unet, scheduler, settings = _FORMS[form]
 
     def make() -> Any:
-        pipeline = _MAKERS[family]()
-        if own == "sde":
-            pipeline.scheduler = scheduler_of(
-                pipeline.scheduler,
-                "DPMSolverMultistepScheduler",
-                algorithm_type="sde-dpmsolver++",
-                use_karras_sigmas=True,
-            )
+        pipeline = _MAKERS[family](**unet)
+        pipeline.scheduler = scheduler_of(pipeline.scheduler, scheduler, **settings)
         return pipeline
 
     return Rig(make, dtype)
@@ -181,6 +191,29 @@ def scheduler_of(own: Any, name: str | None, **settings: Any) -> Any:
 
     chosen = type(own) if name is None else getattr(diffusers, name)
     return chosen.from_config(own.config, **settings)
+
+
+@contextmanager
+def instead(model: Any, method: str, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within, `forward(original, *args, **kwargs)` is called for the shared model's method."""
+    setattr(model, method, functools.partial(forward, getattr(model, method)))
+    try:
+        yield
+    finally:
+        delattr(model, method)
+
+
+@contextmanager
+def rows_of_calls(stage: Rig) -> Iterator[list[int]]:
+    """Collects how many rows each denoiser call had."""
+    rows: list[int] = []
+
+    def counted(original: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        rows.append(sample.shape[0])
+        return original(sample, *args, **kwargs)
+
+    with instead(stage.unet, "forward", counted):
+        yield rows
 
 
 def finish(engine: StepEngine, most: int = 100_000) -> int:

@@ -42,11 +42,11 @@ class Sameness:
         return groups
 
     def table(self) -> Iterator[str]:
-        yield f"{'':6}{'task':16}{'mode':18}{'asked':>7}{'largest x255':>14}{'identical pixels':>18}"
+        yield f"{'':6}{'task':16}{'mode':18}{'asked':>7}{'largest x255':>14}{'same pixels':>13}"
         for (family, task, mode), rows in self.groups().items():
             yield (
                 f"{family:6}{task:16}{mode:18}{len(rows):7}"
-                f"{255 * max(row.largest for row in rows):14.6f}{_share(rows):18.4%}"
+                f"{255 * max(row.largest for row in rows):14.6f}{_share(rows):13.4%}"
             )
 
     def document(self) -> list[dict[str, Any]]:
