@@ -191,7 +191,7 @@ def _fields(row: dict[str, Any]) -> tuple[dict[str, Any], bool]:
 def _came_without_body(row: dict[str, Any], index: int, context: Any) -> bool:
     """Whether TorchServe has lost a request's body: scaling down hands over streams without it."""
     length = _header(context, index, "content-length")
-    return not any(row.values()) and length not in (None, "0")
+    return all(value == b"" for value in row.values()) and length not in (None, "0")
 
 
 def _constant(value: bool | None, _answer: Any) -> bool | None:

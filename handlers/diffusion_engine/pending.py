@@ -90,7 +90,7 @@ class Pending:
         """Ends the request with an error."""
         self.error = error
         if self.stream is not None:
-            self.stream.put("error", error.problem())
+            self.stream.put("error", {"error": error.problem()})
         self._answer(error_answer(error))
 
     def _write(self, pictures: Pictures) -> None:
