@@ -13,7 +13,7 @@ from rich.console import Console
 
 from archiving.bars import Bars
 from archiving.build import build as build_archive
-from archiving.inspection import inspect_archive
+from archiving.inspection import DamagedError, inspect_archive
 from archiving.naming import ArchiveFormat
 from archiving.order import Order
 from archiving.report import print_report
@@ -101,7 +101,7 @@ def errors_told() -> Iterator[None]:
     """Errors as one sentence: 2 for what was asked, 1 for what the machine or the archive did."""
     try:
         yield
-    except TrialError as error:
+    except (TrialError, DamagedError) as error:
         _end(error.message, 1)
     except ServingError as error:
         _end(error.message, 2)

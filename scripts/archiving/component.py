@@ -43,19 +43,18 @@ class SourceFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Component:
-    """A component that was found whole. `weights` is None for schedulers and tokenizers."""
+    """A component that was found whole; `bytes` is the size of all its files.
+
+    Schedulers and tokenizers have weights of zero bytes.
+    """
 
     name: str
     class_name: str
     config: dict[str, Any]
     files: tuple[SourceFile, ...]
+    bytes: int
     weights: Weights
     has_variant: bool = False
-
-    @property
-    def bytes(self) -> int:
-        """Size of all its files."""
-        return sum(file.source.stat().st_size for file in self.files)
 
 
 def read_component(
@@ -71,10 +70,14 @@ def read_component(
     if plain is not None:
         if "Tokenizer" in class_name:
             _require_vocabulary(home)
-        return Component(name, class_name, config, texts, Weights())
+        return Component(name, class_name, config, texts, _bytes(texts), Weights())
     found, weights, chosen = _weights(home, variant, allow_pickle)
     files = texts + tuple(SourceFile(f"{name}/{target}", source) for target, source in found)
-    return Component(name, class_name, config, files, weights, chosen is not None)
+    return Component(name, class_name, config, files, _bytes(files), weights, chosen is not None)
+
+
+def _bytes(files: tuple[SourceFile, ...]) -> int:
+    return sum(file.source.stat().st_size for file in files)
 
 
 def _texts(home: Path) -> Iterator[Path]:

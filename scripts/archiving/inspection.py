@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from gzip import BadGzipFile
 from pathlib import Path, PurePosixPath
 from typing import IO
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile
 
 import yaml
 from pydantic import ValidationError
@@ -20,7 +22,7 @@ from archiving.contents import MANIFEST
 from archiving.hashes import Progress
 from archiving.report import batching_text, defaults_text, fact_table, size_text
 from archiving.watcher import Watcher
-from diffusion_core.errors import ConfigError
+from diffusion_core.errors import ConfigError, ServingError
 from diffusion_core.identity import (
     CONFIG_NAME,
     RECORD_NAME,
@@ -35,6 +37,12 @@ from diffusion_core.validation import first_error
 _BLOCK = 4 << 20
 
 _KEPT = frozenset({RECORD_NAME, MANIFEST, CONFIG_NAME})
+
+
+class DamagedError(ServingError):
+    """The archive cannot be read to its end."""
+
+    code = "archive_damaged"
 
 
 @dataclass(frozen=True)
@@ -92,10 +100,13 @@ def inspect_archive(archive: Path, watcher: Watcher) -> Inspection:
             for path, file in files:
                 if path in found:
                     faults.append(f"{path}: is in the archive twice")
-                found[path], text = _hash(file, progress, keep=path in _KEPT)
-                kept[path] = text
-    except (BadZipFile, tarfile.TarError, EOFError) as error:
-        raise ConfigError(f"{archive}: is damaged: {error}") from None
+                try:
+                    found[path], kept[path] = _hash(file, progress, keep=path in _KEPT)
+                except BadZipFile:
+                    faults.append(f"{path}: is damaged: its CRC-32 is not the archive's own")
+                    found[path] = FileRecord(size=0, sha256="")
+    except (BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, EOFError) as error:
+        raise DamagedError(f"{archive}: is damaged: {error}") from None
     record = _record(archive, kept.get(RECORD_NAME))
     config = _config(archive, kept.get(CONFIG_NAME))
     del found[RECORD_NAME]
@@ -110,7 +121,7 @@ def _compare(record: ArchiveRecord, found: dict[str, FileRecord]) -> Iterator[st
         elif path not in record.files:
             yield f"{path}: is not in archive.json"
         elif record.files[path] != found[path]:
-            yield f"{path}: is not what archive.json says: its SHA-256 is {found[path].sha256}"
+            yield f"{path}: is not what archive.json says"
     if record.identity != archive_identity(record.files, record.recipe):
         yield f"{RECORD_NAME}: its identity is not that of its files and recipe"
 
@@ -154,7 +165,7 @@ def _files(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
         yield _in_folder(archive)
     elif not archive.is_file():
         raise ConfigError(f"{archive}: is not there")
-    elif is_zipfile(archive):
+    elif _starts_as_zip(archive):
         with ZipFile(archive) as opened:
             yield _in_zip(opened)
     else:
@@ -164,6 +175,12 @@ def _files(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
             raise ConfigError(f"{archive}: is neither a zip, a tar.gz nor a folder") from None
         with stream:
             yield _in_tar(stream)
+
+
+def _starts_as_zip(archive: Path) -> bool:
+    """By its first bytes: a zip that broke off is still one, though a damaged one."""
+    with archive.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, IO[bytes]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 WINDOW = 32 << 20
@@ -21,8 +21,13 @@ _FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 @contextmanager
 def window(file: IO[bytes], offset: int, length: int) -> Iterator[mmap.mmap]:
     """`length` bytes of an open file; `offset` is a multiple of WINDOW."""
-    with mmap.mmap(file.fileno(), length, flags=_FLAGS, prot=mmap.PROT_READ, offset=offset) as view:
+    view = mmap.mmap(file.fileno(), length, flags=_FLAGS, prot=mmap.PROT_READ, offset=offset)
+    try:
         yield view
+    finally:
+        # After an error another thread may still read from it: then it goes when that one is done.
+        with suppress(BufferError):
+            view.close()
 
 
 def windows(size: int) -> Iterator[tuple[int, int]]:
