@@ -28,7 +28,8 @@ def demo(
 ) -> None:
     """Leaves TorchServe running; `make stop` ends it."""
     server = Server(run_folder)
-    if not is_current(name):
+    archived = not is_current(name)
+    if archived:
         console.print(f"archiving models/{name}", highlight=False)
         build_archive(name)
     running = server.find()
@@ -36,9 +37,14 @@ def demo(
         with step("starting TorchServe"):
             running = server.start(ROOT / "config/config.properties", ROOT / "model_store", port)
     management = server.management()
-    if not management.versions(name):
+    registered = bool(management.versions(name))
+    if archived or not registered:
         with step(f"loading {name}") as status:
-            Fleet(server, status.update).register(f"{name}.mar", name)
+            fleet = Fleet(server, status.update)
+            if registered:
+                fleet.update(name, f"{name}.mar")
+            else:
+                fleet.register(f"{name}.mar", name)
     with step("waiting until the model is READY"):
         management.wait_ready(name)
     fields = {"prompt": prompt, "seed": seed}

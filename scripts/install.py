@@ -105,9 +105,11 @@ def install(extras: list[str]) -> None:
 
 
 def pip(*arguments: str) -> None:
-    """Runs pip's install; its own bars show progress."""
-    command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-    result = subprocess.run([*command, "--progress-bar=on", *arguments], cwd=str(ROOT))
+    """Runs pip's install; its lines and bars show progress, unless little is left to install."""
+    command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
+    if list(VENV.glob("installed-*")):
+        command.append("--quiet")
+    result = subprocess.run([*command, *arguments], cwd=str(ROOT))
     if result.returncode != 0:
         fail(f"pip could not install {arguments[-1]}; its own words are above.")
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -55,18 +56,13 @@ def ask(url: str, accept: str = "image/png", **fields: Any) -> requests.Response
 def ask_together(*calls: Callable[[], requests.Response]) -> list[requests.Response]:
     """All calls at the same moment, so that they meet in a batch; their answers in order."""
     start = threading.Barrier(len(calls))
-    answers: dict[int, requests.Response] = {}
 
-    def go(index: int, call: Callable[[], requests.Response]) -> None:
+    def go(call: Callable[[], requests.Response]) -> requests.Response:
         start.wait()
-        answers[index] = call()
+        return call()
 
-    threads = [threading.Thread(target=go, args=(index, call)) for index, call in enumerate(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [answers[index] for index in range(len(calls))]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(go, calls))
 
 
 class Load:

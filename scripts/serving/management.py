@@ -172,8 +172,10 @@ class Management:
 
     def _renew(self, kind: str) -> None:
         headers = {"Authorization": f"Bearer {self._key('API')}"}
-        url = f"{self.url}/token"
-        _document(self._session.get(url, params={"type": kind}, headers=headers, timeout=_TIMEOUT))
+        # The new token is not in the answer, TorchServe writes it to the key file.
+        self._session.get(
+            f"{self.url}/token", params={"type": kind}, headers=headers, timeout=_TIMEOUT
+        ).raise_for_status()
 
 
 def _document(response: requests.Response) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,5 +43,5 @@ def curl_line(inference: str, name: str, body: str, path: Path) -> str:
     """The command that asks for the same picture without this project."""
     return (
         f"curl {inference}/predictions/{name} -H 'Content-Type: application/json' "
-        f"-H 'Accept: image/png' -d '{body}' -o {path}"
+        f"-H 'Accept: image/png' -d {shlex.quote(body)} -o {path}"
     )

@@ -69,10 +69,12 @@ def test_a_worker_killed_during_a_request_fails_it_and_comes_back(url: str, flee
         time.sleep(1)
         for pid in before:
             psutil.Process(pid).kill()
+        # Until TorchServe notices, it may hand a request to the dead worker and lose it.
+        time.sleep(1)
         return ask(url)
 
-    slow, _ = ask_together(lambda: ask(url, num_inference_steps=900, num_images=4), kill)
-    assert slow.status_code >= 500
+    slow, later = ask_together(lambda: ask(url, num_inference_steps=900, num_images=4), kill)
+    assert (slow.status_code, later.status_code) == (500, 200)
     end = time.monotonic() + 90
     while time.monotonic() < end:
         found = fleet.management.version("tiny")

@@ -1,0 +1,62 @@
+"""The production profile: TLS, tokens, and the tools that renew theirs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+
+from served import ROOT
+from serving.fleet import Fleet
+from serving.ports import free_base
+from serving.server import Server
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.full,
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate"),
+]
+
+
+def test_tls_and_tokens(
+    tmp_path_factory: pytest.TempPathFactory, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("production")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setenv("TLS_CERTIFICATE", str(certificate))
+    monkeypatch.setenv("TLS_PRIVATE_KEY", str(key))
+    server = Server(folder / "run")
+    try:
+        server.start(ROOT / "config" / "production.properties", store, port=free_base())
+        Fleet(server).register("tiny.mar", "tiny")
+        management = server.management()
+        url = f"{server.require().inference}/predictions/tiny"
+        refused = requests.post(url, json={"prompt": "a"}, verify=str(certificate), timeout=60)
+        assert refused.status_code == 400
+        assert "Token" in refused.text
+
+        keys = json.loads(server.keys.read_text())
+        _expire(server, "management")
+        _expire(server, "inference")
+        assert management.models() == ["tiny"]
+        assert management.predict("tiny", {"prompt": "a"}, "image/png").status_code == 200
+        renewed = json.loads(server.keys.read_text())
+        assert renewed["inference"]["key"] != keys["inference"]["key"]
+    finally:
+        server.stop()
+
+
+def _expire(server: Server, kind: str) -> None:
+    """A token that TorchServe no longer takes, as one is after an hour."""
+    keys = json.loads(server.keys.read_text())
+    keys[kind]["key"] = "expired"
+    server.keys.chmod(0o600)
+    server.keys.write_text(json.dumps(keys))
