@@ -100,6 +100,10 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
                 ended.append((part.pending, part.answer))
         context.stopping_criteria = stops
         self._emit_metrics(ended)
+        gone = flights.count_gone()
+        if gone:
+            self._count("diffusion_requests_total", gone, context.model_name, "499")
+            self._count("diffusion_errors_total", gone, context.model_name, "cancelled")
         flights.turn_over()
         return bodies
 
