@@ -46,16 +46,21 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo archive inspect serve stop status logs image scale batch \
-	register unregister update metrics describe lint type test test-full bench clean
+	register unregister update metrics describe lint type test test-full bench clean python
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 	@echo "Variables: $(sort $(KNOWN))"
 
-install: ## Make .venv and install everything; TORCH_INDEX=<url> chooses where torch comes from
+# Here and not in install.py, whose syntax a very old Python cannot read.
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Python 3.11 \
+	or newer is needed and $(PYTHON) is not; name one, for example PYTHON=/usr/bin/python3.11." >&2; exit 1; }
+
+install: python ## Make .venv and install everything; TORCH_INDEX=<url> chooses where torch comes from
 	@$(PYTHON) scripts/install.py
 
-install-dev: ## The same with the tools that lint, type and test need
+install-dev: python ## The same with the tools that lint, type and test need
 	@$(PYTHON) scripts/install.py dev
 
 demo: install ## From a clone to a picture; PROMPT=, SEED=, OUT=, PORT=
@@ -118,7 +123,7 @@ lint: install-dev ## Check style, imports, dependencies, shell and YAML
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/lint-imports
-	@.venv/bin/deptry .
+	@.venv/bin/deptry core handlers scripts
 	@.venv/bin/shellcheck .ci/run
 	@.venv/bin/yamllint --strict config
 

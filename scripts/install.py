@@ -1,7 +1,6 @@
 """Makes .venv and installs what the project needs into it: behind make install.
 
-Runs on whatever `python3` is, before anything is installed: standard library only, and no syntax
-that an old Python could not read far enough to print the sentence that says so.
+Runs on the machine's own Python, before anything is installed: standard library only.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-OLDEST_PYTHON = (3, 11)
 
 # Gigabytes that .venv takes, measured: torch for CPUs. On Linux, torch's default build brings CUDA,
 # whose packages are about five times as large.
@@ -28,12 +26,7 @@ CUDA_GB = 12
 def main() -> None:
     """Installs the extras named on the command line, unless just these are installed already."""
     extras = sorted(sys.argv[1:])
-    if sys.version_info < OLDEST_PYTHON:
-        fail(
-            f"Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer is needed and {sys.executable} "
-            f"is {sys.version.split()[0]}; name one with `make … PYTHON=/path/to/python3.11`."
-        )
-    stamp = VENV / ("installed-" + "-".join(["base", *extras]))
+    stamp = VENV / "-".join(["installed-base", *extras])
     wanted = fingerprint()
     if PYTHON.exists() and any(covers(other, extras, wanted) for other in VENV.glob("installed-*")):
         return
@@ -96,12 +89,12 @@ def install(extras: list[str]) -> None:
         lines = (ROOT / "requirements.txt").read_text().splitlines()
         torch = next(line for line in lines if line.startswith("torch=="))
         pip("--index-url", index, "--no-deps", torch)
-    pip("-r", str(ROOT / "requirements.txt"))
-    if not has_java():
+    wanted = list(extras)
+    if "dev" not in extras and not has_java():
         print("no Java of version 11 or newer was found: installing one", flush=True)
-        extras = [*extras, "jdk"]
-    project = str(ROOT) + (f"[{','.join(extras)}]" if extras else "")
-    pip("-e", project)
+        wanted.append("jdk")
+    project = str(ROOT) + (f"[{','.join(wanted)}]" if wanted else "")
+    pip("-r", str(ROOT / "requirements.txt"), "-e", project)
 
 
 def pip(*arguments: str) -> None:

@@ -73,7 +73,10 @@ def test_a_worker_killed_during_a_request_fails_it_and_comes_back(url: str, flee
         time.sleep(1)
         return ask(url)
 
-    slow, later = ask_together(lambda: ask(url, num_inference_steps=900, num_images=4), kill)
+    def slowly() -> requests.Response:
+        return ask(url, "application/json", num_inference_steps=900, num_images=4)
+
+    slow, later = ask_together(slowly, kill)
     assert (slow.status_code, later.status_code) == (500, 200)
     end = time.monotonic() + 90
     while time.monotonic() < end:
