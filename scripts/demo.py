@@ -28,14 +28,15 @@ def demo(
 ) -> None:
     """Leaves TorchServe running; `make stop` ends it."""
     server = Server(run_folder)
-    archived = not is_current(name)
-    if archived:
-        console.print(f"archiving models/{name}", highlight=False)
-        build_archive(name)
+    # First: a port that is taken shows at once.
     running = server.find()
     if running is None:
         with step("starting TorchServe"):
             running = server.start(ROOT / "config/config.properties", ROOT / "model_store", port)
+    archived = not is_current(name)
+    if archived:
+        console.print(f"archiving models/{name}", highlight=False)
+        build_archive(name)
     management = server.management()
     registered = bool(management.versions(name))
     if archived or not registered:
