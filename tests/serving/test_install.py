@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import install
 import pytest
+
+import install
 
 
 class Usage(NamedTuple):
