@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# Nothing that a test measures may outlive its run.
+os.environ["DIFFUSION_PROFILE_DIR"] = tempfile.mkdtemp(prefix="profiles-")

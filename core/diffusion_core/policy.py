@@ -152,16 +152,17 @@ class SchedulingPolicy:
         limits = [_limit(one, now + work) for one, work in zip(waiting, works, strict=True)]
         order = sorted(range(len(waiting)), key=limits.__getitem__)
         later = now + max(pace.step_seconds for pace in paces)
-        finish, late = later, 0
+        before, late = 0.0, 0
         alone: list[int] = []
         for place, i in enumerate(order, 1):
-            # Work done by then if all due earlier went first, each call being full …
-            finish += works[i]
-            if finish > limits[i]:
-                late = place
-            # … and a request's own steps cannot be done side by side.
-            elif later + waiting[i].remaining * paces[i].step_seconds > limits[i]:
+            # Its steps cannot be done side by side, and begin, if all due earlier go first, once
+            # their work leaves room: where calls are full, when that work is done at the latest.
+            steps = waiting[i].remaining * paces[i].step_seconds
+            if later + steps > limits[i]:
                 alone.append(i)
+            elif later + before + steps > limits[i]:
+                late = place
+            before += works[i]
         return dict.fromkeys([*order[:late], *alone])
 
     def _fill(self, order: Sequence[Waiting]) -> list[Waiting]:

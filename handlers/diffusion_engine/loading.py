@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,18 @@ def choose_device(setting: str, gpu_id: int | None = None) -> torch.device:
             raise ConfigError("handler.device: cuda is set but torch finds no CUDA device")
         return torch.device("cuda", gpu_id or 0)
     return torch.device(setting)
+
+
+def device_name(device: torch.device) -> str:
+    """The maker's name of a device: two of one type may differ tenfold in speed."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def load_pipeline(folder: Path, settings: HandlerSettings, device: torch.device) -> Any:

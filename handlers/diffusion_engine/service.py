@@ -15,6 +15,7 @@ from diffusion_core.errors import InvalidFieldError, ServingError
 from diffusion_core.identity import PIPELINE_FOLDER, ArchiveRecord, runtime_identity
 from diffusion_core.model_config import HandlerSettings, ModelConfig
 from diffusion_core.policy import SchedulingPolicy
+from diffusion_core.profile import BatchProfile, Shape
 from diffusion_core.request import GenerationRequest, RequestSchema
 from diffusion_engine.answers import check_wanted, negotiate, settings_of
 from diffusion_engine.arguments import job, with_seed
@@ -24,12 +25,15 @@ from diffusion_engine.engine import StepEngine
 from diffusion_engine.inspection import capabilities
 from diffusion_engine.loading import (
     choose_device,
+    device_name,
     library_versions,
     load_pipeline,
     with_tasks,
 )
 from diffusion_engine.pending import Pending, refuse
 from diffusion_engine.preview import LatentPreview
+from diffusion_engine.profile_store import ProfileStore
+from diffusion_engine.profiling import Task, obtain
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.served import ServedPipeline
 from diffusion_engine.snapshot import Snapshot
@@ -79,7 +83,7 @@ class DiffusionService:
         self.schema = RequestSchema(self.capabilities, settings.limits, settings.defaults)
         self.engine = StepEngine(
             self.served,
-            SchedulingPolicy(_cap(settings, config)),
+            SchedulingPolicy(_cap(settings, config), override=_cap_is_set(settings)),
             fixed_batch=settings.engine.fixed_batch is not None,
             max_waiting=settings.engine.max_waiting,
             on_device_fault=on_device_fault,
@@ -139,8 +143,36 @@ class DiffusionService:
 
         Raises the pipeline's own error: a model that cannot draw must not report READY.
         """
+        for request in self._warm_up_requests().values():
+            self._draw_once(request)
+        # Half of the time that the server gives a start is left to what came before.
+        self.engine.policy.profile = self.obtain_profile(self.config.startup_timeout / 2)
+
+    def obtain_profile(self, budget_s: float, *, again: bool = False) -> BatchProfile | None:
+        """t(b) at the warm-up sizes: kept from an earlier start, or measured now in `budget_s`."""
+        conditions = {
+            "runtime_identity": self.identity,
+            "device": device_name(self.device),
+            "threads": torch.get_num_threads(),
+            "offload": self.settings.offload,
+        }
+        requests = self._warm_up_requests()
+        tasks = {
+            shape: Task(
+                self._job(request, budget_s),
+                limit=self.engine.policy.cap,
+                fixed=self.settings.engine.fixed_batch is not None,
+                budget_s=budget_s / len(requests),
+            )
+            for shape, request in requests.items()
+        }
+        store = ProfileStore()
+        return obtain(self.served, tasks, conditions, store, patience_s=budget_s, again=again)
+
+    def _warm_up_requests(self) -> dict[Shape, GenerationRequest]:
         warmup = self.settings.warmup
         defaults = self.schema.parse_json({"prompt": "warm-up"})
+        requests = {}
         for width, height in warmup.sizes or ((defaults.width, defaults.height),):
             fields = {
                 "prompt": "warm-up",
@@ -149,8 +181,8 @@ class DiffusionService:
                 "height": height,
                 "seed": 0,
             }
-            request = self.schema.parse_json(fields)
-            self._draw_once(request)
+            requests[Shape(width, height)] = self.schema.parse_json(fields)
+        return requests
 
     def _draw_once(self, request: GenerationRequest) -> None:
         """Draws `request`, and fits the previews to its latents and its picture."""
@@ -185,6 +217,7 @@ class DiffusionService:
             "engine": {
                 "shares_calls": self.served.shares_calls,
                 "max_rows": self.engine.policy.cap,
+                "profile": self._curves(),
                 "fixed_batch": self.settings.engine.fixed_batch,
                 "in_flight": self.engine.in_flight,
             },
@@ -227,6 +260,19 @@ class DiffusionService:
         parameters = self.served.call_parameters(request.task)
         return job(request, parameters, generator_device, timeout_s)
 
+    def _curves(self) -> dict[str, Any]:
+        """t(b) by shape, and the cap that the engine makes of it."""
+        policy = self.engine.policy
+        shapes = {} if policy.profile is None else policy.profile.shapes
+        return {
+            name: {
+                "seconds": curve.seconds,
+                "cap": policy.pace(Shape.parse(name)).cap,
+                "stopped": curve.stopped,
+            }
+            for name, curve in shapes.items()
+        }
+
     def _defaults(self) -> dict[str, Any]:
         fields = self.schema.json_schema()["properties"]
         return {name: field.get("default") for name, field in fields.items() if name != "prompt"}
@@ -236,3 +282,7 @@ def _cap(settings: HandlerSettings, config: ModelConfig) -> int:
     """Rows of one denoiser call: as set, or room for a guided request from each of a batch."""
     engine = settings.engine
     return engine.fixed_batch or engine.max_rows or 2 * config.batch_size
+
+
+def _cap_is_set(settings: HandlerSettings) -> bool:
+    return settings.engine.fixed_batch is not None or settings.engine.max_rows is not None

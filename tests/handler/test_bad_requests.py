@@ -71,9 +71,18 @@ def test_an_unknown_type_is_not_acceptable(client: Client) -> None:
     assert client.one(GOOD, accept="text/html")[0] == 406
 
 
-def test_a_deadline_ends_a_request_alone(client: Client) -> None:
+def test_a_deadline_ends_a_request_alone(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client.handler.service is not None
+    monkeypatch.setattr(client.handler.service.engine.policy, "profile", None)
     late, fine = client.batch({**GOOD, "num_inference_steps": 100, "timeout_s": 0.05}, GOOD)
     assert late[0] == 504
+    assert late[2]["field"] == "timeout_s"
+    assert fine[0] == 200
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once(client: Client) -> None:
+    late, fine = client.batch({**GOOD, "num_inference_steps": 100, "timeout_s": 1e-3}, GOOD)
+    assert late[0] == 503
     assert late[2]["field"] == "timeout_s"
     assert fine[0] == 200
 
