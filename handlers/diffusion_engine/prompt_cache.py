@@ -71,8 +71,8 @@ class PromptCache:
 
 def _freeze(value: Any) -> Hashable:
     if isinstance(value, torch.Tensor):
-        content = value.detach().cpu().contiguous()
-        return (str(value.dtype), tuple(value.shape), content.view(torch.uint8).numpy().tobytes())
+        content = value.detach().cpu().reshape(-1).view(torch.uint8)
+        return (str(value.dtype), tuple(value.shape), content.numpy().tobytes())
     if isinstance(value, (list, tuple)):
         return tuple(_freeze(item) for item in value)
     if isinstance(value, Mapping):

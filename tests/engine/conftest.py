@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from sameness import Sameness
+
+pytest.register_assert_rewrite("rig", "leaks")
+
+from sameness import Sameness  # noqa: E402
 
 _SAMENESS = pytest.StashKey[Sameness]()
 
