@@ -7,12 +7,9 @@ same input does not give the same bytes.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from archiving.child import ChildError, run_python
 from archiving.contents import HANDLER, MANIFEST, Contents
 from archiving.hashes import HashCache, Progress, hash_file, silent
 from archiving.linked import write_linked
@@ -62,14 +59,7 @@ def write_with_archiver(
 
 
 def _pack(order: dict[str, object], staging: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _PACK],
-        input=json.dumps(order),
-        env={**os.environ, "TMPDIR": str(staging)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
-        raise OSError(f"torch-model-archiver failed: {lines[-1]}")
+    try:
+        run_python(["-c", _PACK], order, environment={"TMPDIR": str(staging)})
+    except ChildError as error:
+        raise OSError(f"torch-model-archiver failed: {error}") from None

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+from archiving.child import ChildError, run_python
 from archiving.weights import read_json
 from diffusion_core.errors import ConfigError
 
@@ -80,19 +79,13 @@ _NEEDS_CONFIG = (
 
 
 def _run(order: dict[str, object], source: Path, *, offline: bool) -> None:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"} if offline else dict(os.environ)
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", _CONVERT],
-        input=json.dumps(order),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"process ended with {done.returncode}"]
-        hint = "" if order["single"] is False or order["config"] else f"; {_NEEDS_CONFIG}"
-        raise ConfigError(f"{source}: cannot be converted: {lines[-1]}{hint}")
+    try:
+        run_python(
+            ["-c", _CONVERT], order, environment={"HF_HUB_OFFLINE": "1"} if offline else None
+        )
+    except ChildError as error:
+        hint = f"; {_NEEDS_CONFIG}" if order["single"] and not order["config"] else ""
+        raise ConfigError(f"{source}: cannot be converted: {error}{hint}") from None
     _forget_places(Path(str(order["target"])))
 
 

@@ -2,8 +2,8 @@
 
 A hash is remembered under everything the kernel tells about a file: its place, size, inode, device,
 and both the time of its last write and the time of its last change of any kind (ctime), which no
-program can set back. A file younger than the clock's step is not remembered: it could change again
-within it and look the same.
+program can set back. Only together with the number of its hard links may its ctime change. A file
+younger than the clock's step is not remembered: it could change again within it and look the same.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from diffusion_core.errors import ConfigError
 
 Stamp = list[int]
 Progress = Callable[[int], None]
+
+# A stamp's first parts tell of the file alone; then come its ctime and the number of its links.
+_OF_THE_FILE = 4
+_STAMP_LENGTH = 6
 
 # File systems keep times in steps of up to two seconds.
 _CLOCK_STEP_NS = 2_000_000_000
@@ -54,7 +58,7 @@ class Reading:
 
     def done(self, sha256: str) -> Hashed:
         """The hash as the file's own, now that it was read to its end."""
-        if stamp(os.fstat(self._file.fileno())) != self._before:
+        if not unchanged(self._before, stamp(os.fstat(self._file.fileno()))):
             raise ConfigError(f"{self._path}: changed while it was read")
         return Hashed(sha256, self._before, self._settled)
 
@@ -64,10 +68,18 @@ def stamp(status: os.stat_result) -> Stamp:
     return [
         status.st_size,
         status.st_mtime_ns,
-        status.st_ctime_ns,
         status.st_ino,
         status.st_dev,
+        status.st_ctime_ns,
+        status.st_nlink,
     ]
+
+
+def unchanged(before: Stamp, now: Stamp) -> bool:
+    """Whether a file is as it was; a hard link that came or went sets its ctime alone."""
+    *file_before, ctime_before, links_before = before
+    *file_now, ctime_now, links_now = now
+    return file_now == file_before and (ctime_now == ctime_before or links_now != links_before)
 
 
 def hash_file(path: Path, progress: Progress) -> Hashed:
@@ -102,7 +114,7 @@ class HashCache:
         """The file's hash if it is known and the file is as it was."""
         key = _key(path)
         entry = self._known.get(key)
-        if entry is None or entry[0] != stamp(path.stat()):
+        if entry is None or not unchanged(entry[0], stamp(path.stat())):
             return None
         self._used[key] = entry
         return entry[1]
@@ -114,15 +126,14 @@ class HashCache:
             self._used[key] = self._learned[key] = (hashed.stamp, hashed.sha256)
 
     def renew(self) -> None:
-        """Holds on to the files of this run that had hard links come or go, which sets ctime alone.
+        """Takes down the files of this run as they are now, when its links have come and gone.
 
-        Call it when all links are in their places and replaced ones are gone.
+        One link in and another out leave their number as it was, so ctime is not asked here.
         """
         for key, (before, sha256) in list(self._used.items()):
             with suppress(OSError):
                 now = stamp(os.stat(key))
-                size, mtime, _, inode, device = before
-                if now == [size, mtime, now[2], inode, device]:
+                if now[:_OF_THE_FILE] == before[:_OF_THE_FILE]:
                     self._learned[key] = (now, sha256)
 
     def hashes(self, paths: Iterable[Path], progress: Progress) -> dict[Path, str]:
@@ -161,7 +172,7 @@ class HashCache:
             return {
                 key: (list(entry[0]), str(entry[1]))
                 for key, entry in document.items()
-                if os.path.exists(key)
+                if len(entry[0]) == _STAMP_LENGTH and os.path.exists(key)
             }
         except (OSError, ValueError, TypeError, AttributeError, LookupError):
             return {}

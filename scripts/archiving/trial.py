@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tarfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZipFile
 
+from archiving.child import ChildError, run_python
 from archiving.contents import HANDLER
 from archiving.naming import ArchiveFormat
 from archiving.workspace import require_space
@@ -53,21 +51,12 @@ def try_archive(built: Path, form: ArchiveFormat, config: ModelConfig, scratch: 
         },
     }
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-P", str(_WORKER)],
-        input=json.dumps(order),
-        cwd=folder,
-        env=_environment(folder),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        printed = run_python([str(_WORKER)], order, environment=_environment(folder), folder=folder)
+    except ChildError as error:
+        raise TrialError(f"{built.name}: does not draw: {error}") from None
     seconds = time.monotonic() - began
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        reasons = done.stderr.strip().splitlines() or [f"process ended with {done.returncode}"]
-        raise TrialError(f"{built.name}: does not draw: {reasons[-1]}")
-    answer = json.loads(lines[-1])
+    answer = json.loads(printed.splitlines()[-1])
     return Trial(answer["content_type"], answer["bytes"], seconds)
 
 
@@ -76,7 +65,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
     No bytecode is written: a folder that is served in place holds what its record says.
     """
-    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _unpack(built: Path, form: ArchiveFormat, folder: Path) -> Path:

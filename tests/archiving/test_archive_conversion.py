@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ldm import save_single_file
 
 from archive_tool import Run
 
@@ -63,4 +64,34 @@ def test_what_does_not_draw_is_not_published(build: Run, store: Path, pipeline: 
     )
     outcome = build("--check")
     assert (outcome.code, "does not draw" in outcome.err) == (1, True)
+    assert list(store.iterdir()) == []
+
+
+def test_a_checkpoint_becomes_the_pipeline_it_came_from(
+    build: Run, run: Run, store: Path, pipeline: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    single = save_single_file(pipeline, tmp_path / "single.safetensors")
+    configs = tmp_path / "configs"
+    shutil.copytree(pipeline, configs, ignore=shutil.ignore_patterns("*.safetensors"))
+    outcome = build("--pipeline-config", configs, "--format", "no-archive", model=single)
+    assert outcome.code == 0, outcome.err
+    for part in ("unet", "vae", "text_encoder"):
+        weights = next((pipeline / part).glob("*.safetensors"))
+        made = load_file(store / "tiny" / "pipeline" / part / weights.name)
+        for name, tensor in load_file(weights).items():
+            assert tensor.equal(made[name]), f"{part}: {name}"
+    again = build("--pipeline-config", configs, "--format", "no-archive", "--force", model=single)
+    assert again.sha256 == outcome.sha256
+    assert [path.name for path in store.iterdir()] == ["tiny"]
+
+
+def test_a_checkpoint_without_configs_offline(
+    build: Run, store: Path, pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    single = save_single_file(pipeline, tmp_path / "single.safetensors")
+    outcome = build(model=single)
+    assert (outcome.code, "--pipeline-config" in outcome.err) == (2, True)
     assert list(store.iterdir()) == []

@@ -67,6 +67,8 @@ def test_remembers_through_links_of_its_own(tmp_path: Path, file: Path) -> None:
     cache.renew()
     cache.save()
     assert remembered(tmp_path / "hashes.json", file) == sha256
+    (tmp_path / "link").unlink()
+    assert remembered(tmp_path / "hashes.json", file) == sha256
 
 
 def test_a_damaged_cache_is_an_empty_one(tmp_path: Path, file: Path) -> None:
