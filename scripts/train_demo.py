@@ -102,14 +102,16 @@ class Stage(Generic[Trained]):
         loss = loss_of(self.working)
         loss.backward()  # type: ignore[no-untyped-call]
         for weight, worked in self._pairs():
-            weight.grad, worked.grad = worked.grad.float(), None
+            if worked.grad is not None:
+                weight.grad, worked.grad = worked.grad.float(), None
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0, foreach=True)
         self.optimizer.step()
         self._refresh()
         decay = min(0.999, (1 + self.step) / (10 + self.step))
-        averages, weights = list(self.average.parameters()), list(self.module.parameters())
         with torch.no_grad():
-            torch._foreach_lerp_(averages, weights, 1 - decay)
+            pairs = zip(self.average.parameters(), self.module.parameters(), strict=True)
+            for average, weight in pairs:
+                average.lerp_(weight, 1 - decay)
         return loss.item()
 
     @torch.no_grad()
@@ -244,7 +246,8 @@ def vae_loss(vae: AutoencoderKL, pictures: Tensor, batch: int) -> Tensor:
     colour = nn.functional.avg_pool2d(drawn - target, 4)
     green = colour[:, 1] - (colour[:, 0] + colour[:, 2]) / 2
     loss = loss + 4 * colour.square().mean() + 16 * green.square().mean()
-    return loss + 1e-4 * posterior.kl().mean() / posterior.mean[0].numel()
+    kl: Tensor = posterior.kl().mean() / posterior.mean[0].numel()
+    return loss + 1e-4 * kl
 
 
 def denoising_loss(
