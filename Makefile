@@ -80,8 +80,8 @@ serve: install ## Start TorchServe with a model; NAME=, ARCHIVE=, PORT=, PROFILE
 	@$(RUN) scripts/server.py serve --profile '$(PROFILE)' $(call option,--port,PORT) \
 		$(if $(stored),--archive '$(stored)' --name '$(NAME)')
 
-stop: install ## Stop TorchServe and its workers
-	@$(RUN) scripts/server.py stop
+stop: ## Stop TorchServe and its workers
+	@if [ -x $(RUN) ]; then $(RUN) scripts/server.py stop; else echo "TorchServe was not running."; fi
 
 status: install ## Show models, workers, queues and batch settings
 	@$(RUN) scripts/server.py status
@@ -139,6 +139,5 @@ test-full: install-dev ## Run every test
 bench: install-dev ## Measure on this machine
 	@$(RUN) -m benchmarks
 
-clean: ## Stop TorchServe, remove run/ and the tools' caches; archives and .venv stay
-	@if [ -x $(RUN) ]; then $(RUN) scripts/server.py stop; fi
+clean: stop ## Stop TorchServe, remove run/ and the tools' caches; archives and .venv stay
 	@rm -rf run build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import requests
 import typer
 from rich.live import Live
 
@@ -15,7 +15,6 @@ from serving.cli import ROOT, RUN_FOLDER, RunFolder, console, program, run, step
 from serving.errors import Trouble
 from serving.fleet import Fleet, require_archive
 from serving.server import Server
-from serving.settings import client_url
 from serving.table import status_table
 
 app = program("TorchServe on this machine.")
@@ -83,7 +82,7 @@ def status(watch: bool = False, run_folder: RunFolder = RUN_FOLDER) -> None:
         return
     with Live(get_renderable=table, refresh_per_second=1, console=console):  # type: ignore[arg-type]
         while server.find():
-            pass
+            time.sleep(1)
 
 
 @app.command()
@@ -101,8 +100,7 @@ def logs(
 @app.command()
 def metrics(run_folder: RunFolder = RUN_FOLDER) -> None:
     """Prints the metrics as Prometheus reads them."""
-    address = client_url(Server(run_folder).require().metrics)
-    console.out(requests.get(f"{address}/metrics", timeout=10).text, highlight=False)
+    console.out(Server(run_folder).metrics(), highlight=False)
 
 
 if __name__ == "__main__":

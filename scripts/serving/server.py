@@ -52,6 +52,7 @@ class Server:
             name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
             self.temporary = Path(tempfile.gettempdir()) / f"torchserve-{name}"
         self._state = self.folder / "server.json"
+        self._config = self.folder / "config.properties"
 
     def start(
         self, profile: Path, model_store: Path, port: int | None = None, python: Path | None = None
@@ -70,12 +71,10 @@ class Server:
         remove_variants(model_store)
         for place in (self.logs, self.temporary, model_store):
             place.mkdir(parents=True, exist_ok=True)
-        config = self.folder / "config.properties"
-        config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        self._config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         self.keys.unlink(missing_ok=True)
         self._launch(
             python or bare_interpreter(self.folder / "python"),
-            config,
             model_store,
             profile.parent / "log4j2.xml",
         )
@@ -98,7 +97,7 @@ class Server:
             running = Running(**json.loads(self._state.read_text()))
         except (OSError, ValueError, TypeError):
             return None
-        return running if _is_torchserve(running.pid) else None
+        return running if self._is_alive(running.pid) else None
 
     def require(self) -> Running:
         """The running server; `Trouble` where there is none."""
@@ -116,6 +115,12 @@ class Server:
             certificate=running.certificate,
             keys=self.keys if running.tokens else None,
         )
+
+    def metrics(self) -> str:
+        """The metrics in Prometheus' text format."""
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.get(f"{self.require().metrics}/metrics", timeout=10).text
 
     def stop(self, patience: float = 60.0) -> bool:
         """Ends TorchServe and its workers and removes what they unpacked; False if none ran."""
@@ -144,9 +149,9 @@ class Server:
         _wait_or_kill(orphans, patience=5)
         shutil.rmtree(self.temporary, ignore_errors=True)
 
-    def _launch(self, python: Path, config: Path, model_store: Path, log_config: Path) -> None:
+    def _launch(self, python: Path, model_store: Path, log_config: Path) -> None:
         command: list[str | Path] = [python, "-m", "ts.model_server", "--start", "--ncs"]
-        command += ["--ts-config", config, "--model-store", model_store.resolve()]
+        command += ["--ts-config", self._config, "--model-store", model_store.resolve()]
         command += ["--log-config", log_config.resolve()]
         with (self.logs / "console.log").open("w") as console:
             subprocess.run(
@@ -170,7 +175,7 @@ class Server:
         management = self.management()
         end = time.monotonic() + patience
         while time.monotonic() < end:
-            if not _is_torchserve(running.pid):
+            if not self._is_alive(running.pid):
                 raise Trouble(f"TorchServe did not start: {self._last_words()}")
             with contextlib.suppress(requests.ConnectionError, OSError, Trouble):
                 management.models()
@@ -178,18 +183,19 @@ class Server:
             time.sleep(0.2)
         raise Trouble(f"TorchServe does not answer after {patience:.0f} s: {self._last_words()}")
 
+    def _is_alive(self, pid: int) -> bool:
+        try:
+            process = psutil.Process(pid)
+            # The settings file tells this server from another that was given the same pid.
+            ours = {_MAIN_CLASS, str(self._config)} <= set(process.cmdline())
+            return ours and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
     def _last_words(self) -> str:
         lines = (self.logs / "console.log").read_text(errors="replace").splitlines()
         said = [line for line in lines if line.strip() and not line.lstrip().startswith("at ")]
         return f"{said[-1] if said else 'it said nothing'} ({self.logs})"
-
-
-def _is_torchserve(pid: int) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and _MAIN_CLASS in process.cmdline()
-    except psutil.Error:
-        return False
 
 
 def _wait_or_kill(processes: list[psutil.Process], patience: float) -> None:
