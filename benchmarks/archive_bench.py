@@ -54,7 +54,7 @@ def main() -> None:
                 continue
             runs[name].append(contender())
             print(f"{number}: {name}: {runs[name][-1]}", flush=True)
-    _write(pipeline, runs)
+        _write(pipeline, runs)
     shutil.rmtree(work / "store", ignore_errors=True)
 
 
