@@ -50,7 +50,7 @@ def build(store: Path, pipeline: Path, name: str, format_: str, **torchserve: An
 def ask(url: str, accept: str = "image/png", **fields: Any) -> requests.Response:
     """One request on a connection of its own."""
     body = {"prompt": "a heart", **fields}
-    return requests.post(url, json=body, headers={"Accept": accept}, timeout=100)
+    return requests.post(url, json=body, headers={"Accept": accept}, timeout=250)
 
 
 def ask_together(*calls: Callable[[], requests.Response]) -> list[requests.Response]:
