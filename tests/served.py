@@ -25,7 +25,7 @@ TINY_CONFIG: dict[str, Any] = {
     "batchSize": 8,
     "maxBatchDelay": 50,
     "responseTimeout": 120,
-    "startupTimeout": 120,
+    "startupTimeout": 280,
     "handler": {
         "device": "cpu",
         "threads": 1,
