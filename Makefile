@@ -45,7 +45,7 @@ $(error Unknown variable $(UNKNOWN); known are $(sort $(KNOWN)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo archive inspect serve stop status logs image scale batch \
+.PHONY: help install install-dev demo archive inspect profile serve stop status logs image scale batch \
 	register unregister update metrics describe lint type test test-full bench clean python
 
 help: ## List the commands
@@ -75,6 +75,10 @@ archive: install ## Build an archive; MODEL=, NAME=, FORMAT=, CONFIG=, MODE=, VE
 inspect: install ## Show what an archive holds and check its files; ARCHIVE= or NAME=
 	$(call need,stored,make archive NAME=$(NAME))
 	@$(RUN) scripts/archive.py inspect '$(if $(findstring /,$(stored)),,model_store/)$(stored)'
+
+profile: install ## Measure t(b) on this machine and keep it for the workers; NAME= or ARCHIVE=
+	$(call need,stored,make archive NAME=$(NAME))
+	@$(RUN) scripts/profile_model.py '$(if $(findstring /,$(stored)),,model_store/)$(stored)'
 
 serve: install ## Start TorchServe with a model; NAME=, ARCHIVE=, PORT=, PROFILE=local or production
 	@$(RUN) scripts/server.py serve --profile '$(PROFILE)' $(call option,--port,PORT) \

@@ -169,6 +169,19 @@ class DiffusionService:
         store = ProfileStore()
         return obtain(self.served, tasks, conditions, store, patience_s=budget_s, again=again)
 
+    def curves(self, profile: BatchProfile | None) -> dict[str, Any]:
+        """t(b) by shape, and the cap that the engine makes of it."""
+        policy = self.engine.policy
+        ours = SchedulingPolicy(policy.cap, profile, override=policy.override)
+        return {
+            name: {
+                "seconds": curve.seconds,
+                "cap": ours.pace(Shape.parse(name)).cap,
+                "stopped": curve.stopped,
+            }
+            for name, curve in ({} if profile is None else profile.shapes).items()
+        }
+
     def _warm_up_requests(self) -> dict[Shape, GenerationRequest]:
         warmup = self.settings.warmup
         defaults = self.schema.parse_json({"prompt": "warm-up"})
@@ -217,7 +230,7 @@ class DiffusionService:
             "engine": {
                 "shares_calls": self.served.shares_calls,
                 "max_rows": self.engine.policy.cap,
-                "profile": self._curves(),
+                "profile": self.curves(self.engine.policy.profile),
                 "fixed_batch": self.settings.engine.fixed_batch,
                 "in_flight": self.engine.in_flight,
             },
@@ -259,19 +272,6 @@ class DiffusionService:
         generator_device = torch.device("cpu") if on_cpu else self.device
         parameters = self.served.call_parameters(request.task)
         return job(request, parameters, generator_device, timeout_s)
-
-    def _curves(self) -> dict[str, Any]:
-        """t(b) by shape, and the cap that the engine makes of it."""
-        policy = self.engine.policy
-        shapes = {} if policy.profile is None else policy.profile.shapes
-        return {
-            name: {
-                "seconds": curve.seconds,
-                "cap": policy.pace(Shape.parse(name)).cap,
-                "stopped": curve.stopped,
-            }
-            for name, curve in shapes.items()
-        }
 
     def _defaults(self) -> dict[str, Any]:
         fields = self.schema.json_schema()["properties"]
