@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
 
-from diffusion_core.profile import BatchProfile, Shape
+from diffusion_core.profile import BatchProfile, Shape, StepCurve
 
 _AIM = 1.95
 """Times the first-come-first-served latency; twice is promised to 999 of a thousand requests.
@@ -24,6 +24,9 @@ _AIM = 1.95
 Tried with scripts/simulate_schedule.py: 2 misses that when twice as much is asked for as the device
 can do, and less than 1.95 only makes short requests wait.
 """
+
+_MEMORY = 0.1
+"""The weight of the last call in `slowness`: a slow moment fades within some twenty calls."""
 
 
 @dataclass(slots=True)
@@ -59,11 +62,13 @@ class Pace:
     Attributes:
         row_seconds: seconds a row costs in a full call.
         step_seconds: seconds of a full call.
+        curve: t(b), None while not measured.
     """
 
     cap: int
     row_seconds: float = 0.0
     step_seconds: float = 0.0
+    curve: StepCurve | None = None
 
 
 class SchedulingPolicy:
@@ -76,6 +81,9 @@ class SchedulingPolicy:
         cap: the most rows of one call; a single request may bring more.
         profile: measured curves; a shape's cap is then its curve's, if that is lower than `cap`.
         override: `cap` holds whatever the profile says, which then only tells the times.
+
+    Attributes:
+        slowness: what calls take of late over what the profile says, see `observe`.
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class SchedulingPolicy:
         self.override = override
         self._profile = profile
         self._paces: dict[Shape | None, Pace] = {}
+        self.slowness = 1.0
 
     @property
     def profile(self) -> BatchProfile | None:
@@ -95,9 +104,10 @@ class SchedulingPolicy:
     def profile(self, profile: BatchProfile | None) -> None:
         self._profile = profile
         self._paces = {}
+        self.slowness = 1.0
 
     def pace(self, shape: Shape | None) -> Pace:
-        """Cap and seconds of a shape."""
+        """Cap and seconds of a shape, as measured."""
         found = self._paces.get(shape)
         if found is None:
             found = self._paces[shape] = self._find_pace(shape)
@@ -105,9 +115,18 @@ class SchedulingPolicy:
 
     def call_seconds(self, one: Waiting) -> float:
         """Seconds of a call that holds this request alone; 0 while not measured."""
-        if self._profile is None or one.shape is None:
-            return 0.0
-        return self._profile.curve(one.shape).at(one.rows)
+        curve = self.pace(one.shape).curve
+        return 0.0 if curve is None else curve.at(one.rows) * self.slowness
+
+    def observe(self, called: Sequence[Waiting], seconds: float) -> None:
+        """Notes how long a call of these requests took.
+
+        A device that is shared, or was when it was measured, is slower or faster than its profile.
+        """
+        curve = self.pace(called[0].shape).curve
+        if curve is not None:
+            foreseen = curve.at(sum(one.rows for one in called))
+            self.slowness += _MEMORY * (seconds / foreseen - self.slowness)
 
     def due_time(self, one: Waiting, waiting: Sequence[Waiting]) -> float:
         """When `one`, arriving now, must be done at the latest, seconds on the policy's clock.
@@ -157,18 +176,22 @@ class SchedulingPolicy:
         self, waiting: Sequence[Waiting], paces: Sequence[Pace], works: Sequence[float], now: float
     ) -> dict[int, None]:
         """Indices of who would be late if passed over for one more call, earliest due first."""
-        limits = [_limit(one, now + work) for one, work in zip(waiting, works, strict=True)]
+        limits = [
+            _limit(one, now + self.slowness * work)
+            for one, work in zip(waiting, works, strict=True)
+        ]
         order = sorted(range(len(waiting)), key=limits.__getitem__)
-        later = now + max(pace.step_seconds for pace in paces)
+        slowness = self.slowness
+        later = now + slowness * max(pace.step_seconds for pace in paces)
         finish, late = later, 0
         alone: list[int] = []
         for place, i in enumerate(order, 1):
             # Work done by then if all due earlier went first, each call being full …
-            finish += works[i]
+            finish += slowness * works[i]
             if finish > limits[i]:
                 late = place
             # … and a request's own steps cannot be done side by side.
-            elif later + waiting[i].remaining * paces[i].step_seconds > limits[i]:
+            elif later + slowness * waiting[i].remaining * paces[i].step_seconds > limits[i]:
                 alone.append(i)
         return dict.fromkeys([*order[:late], *alone])
 
@@ -188,7 +211,7 @@ class SchedulingPolicy:
 
     def _work(self, one: Waiting) -> float:
         """Seconds of a full device that its remaining calls come to."""
-        return one.rows * one.remaining * self.pace(one.shape).row_seconds
+        return one.rows * one.remaining * self.pace(one.shape).row_seconds * self.slowness
 
     def _find_pace(self, shape: Shape | None) -> Pace:
         if self._profile is None or shape is None:
@@ -196,7 +219,7 @@ class SchedulingPolicy:
         curve = self._profile.curve(shape)
         cap = self.cap if self.override else min(self.cap, curve.cap)
         seconds = curve.at(cap)
-        return Pace(cap, seconds / cap, seconds)
+        return Pace(cap, seconds / cap, seconds, curve)
 
 
 _turn = attrgetter("served", "arrival", "id")

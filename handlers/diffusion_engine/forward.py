@@ -72,9 +72,13 @@ class Forward:
 
     def run(self, calls: Sequence[PipelineCall]) -> list[Outcome]:
         """Outcomes of the calls' pending model calls, in order."""
-        started = self._clock()
+        started, splits = self._clock(), self.counts.splits
         outcomes = self._attempt(calls)
-        self._attribute(calls, max(0.0, self._clock() - started))
+        seconds = max(0.0, self._clock() - started)
+        self._attribute(calls, seconds)
+        denoised = all(call.pending is not None and call.pending.kind == "denoise" for call in calls)
+        if denoised and splits == self.counts.splits and not any(one.error for one in outcomes):
+            self._policy.observe([call.waiting for call in calls], seconds)
         return outcomes
 
     def _attempt(self, calls: Sequence[PipelineCall]) -> list[Outcome]:
