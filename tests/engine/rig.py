@@ -280,7 +280,8 @@ def mates(asked: Asked) -> list[Asked]:
             task=task,
             prompt=f"a boat by {task}",
             negative="rain" if number else None,
-            steps=asked.steps + 3 * number - 2,
+            # PNDM's Runge-Kutta start takes four steps.
+            steps=max(4, asked.steps + 3 * number - 2),
             guidance=(1.0, 9.0, 3.0)[number],
             seed=asked.seed + 50 + number,
             images=1 + number % 2,
