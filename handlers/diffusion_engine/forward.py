@@ -76,8 +76,9 @@ class Forward:
         outcomes = self._attempt(calls)
         seconds = max(0.0, self._clock() - started)
         self._attribute(calls, seconds)
-        denoised = all(call.pending is not None and call.pending.kind == "denoise" for call in calls)
-        if denoised and splits == self.counts.splits and not any(one.error for one in outcomes):
+        pending = calls[0].pending
+        whole = splits == self.counts.splits and all(one.error is None for one in outcomes)
+        if whole and pending is not None and pending.kind == "denoise":
             self._policy.observe([call.waiting for call in calls], seconds)
         return outcomes
 
