@@ -168,17 +168,20 @@ class PipelineCall:
         return self.pipeline.call(**arguments)
 
     def _resume(self, outcome: Any) -> None:
+        while not self._greenlet.dead and self._is_behind(outcome):
+            outcome = self._greenlet.switch(self.pipeline.zeros(outcome))
         if self._greenlet.dead:
             self.pending, self.result = None, outcome
             self.truncated = self.pipeline.truncated
             self._forget()
             return
-        if outcome.kind == "denoise" and self.ticket.steps_done < self._resume_at:
-            self._resume(self._greenlet.switch(self.pipeline.zeros(outcome)))
-            return
         self.pending = outcome
         if outcome.kind == "denoise":
             self._count_steps()
+
+    def _is_behind(self, pending: ModelCall) -> bool:
+        """Whether this denoiser call was answered before the snapshot it goes on from."""
+        return pending.kind == "denoise" and self.ticket.steps_done < self._resume_at
 
     def _count_steps(self) -> None:
         """Denoiser calls left: what the scheduler has planned, less those answered.
