@@ -83,7 +83,7 @@ def test_more_rows_than_fit_into_one_call(family: str, sameness: Sameness) -> No
 
 
 @pytest.mark.full
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @each_family
 @each_task
 @each_scheduler
