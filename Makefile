@@ -19,6 +19,7 @@ PROFILE ?= local
 WORKERS ?=
 SIZE ?=
 DELAY ?=
+ARGS ?=
 # An index with the torch build to install; pip's own without it.
 TORCH_INDEX ?=
 
@@ -37,7 +38,7 @@ PROMPT_VALUE = $(value PROMPT)
 export PROMPT_VALUE
 
 KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT STEPS SEED OUT PORT \
-	PROFILE WORKERS SIZE DELAY TORCH_INDEX
+	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -140,8 +141,9 @@ test: install-dev ## Run the tests but the long ones
 test-full: install-dev ## Run every test
 	@.venv/bin/pytest
 
-bench: install-dev ## Measure on this machine
-	@$(RUN) -m benchmarks
+bench: python ## Measure on this machine and renew docs/benchmarks.md; ARGS="--help"
+	@$(PYTHON) scripts/install.py dev bench
+	@PYTHONPATH=scripts $(RUN) -m benchmarks $(ARGS)
 
 clean: stop ## Stop TorchServe, remove run/ and the tools' caches; archives and .venv stay
 	@rm -rf run build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,173 @@
+"""The goals, and what a run came to beside each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.latency import FIRST_COME, OURS
+from benchmarks.systems import CLASSIC, CONTINUOUS
+
+Results = dict[str, dict[str, Any]]
+"""The `results` of every part that was run, by part."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: `met` is None where a figure is only reported."""
+
+    figure: str
+    goal: str
+    measured: str
+    met: bool | None
+
+    def markdown(self) -> str:
+        """The line, Markdown."""
+        verdict = {True: "yes", False: "**no**", None: ""}[self.met]
+        return f"| {self.figure} | {self.goal} | {self.measured} | {verdict} |"
+
+
+def rows(results: Results) -> Iterator[Row]:
+    """Every goal that the parts at hand tell about, in the order of the design."""
+    for part, lines in _LINES.items():
+        if part in results:
+            yield from lines(results[part])
+
+
+def spread(figure: dict[str, Any], digits: int = 3) -> str:
+    """Median and range."""
+    shown = (f"{figure[key]:.{digits}f}" for key in ("median", "min", "max"))
+    middle, low, high = shown
+    return f"{middle} ({low}–{high})"
+
+
+def _served(found: dict[str, Any]) -> Iterator[Row]:
+    for name in (CONTINUOUS, CLASSIC):
+        ratio = found["of_the_bare_pipeline"][name]
+        bound = ratio["lower_bound"]
+        told = "too few pairs for a bound" if bound is None else f"above {bound:.3f} at 95 %"
+        yield Row(
+            f"images/s through TorchServe ÷ bare pipeline, {name}",
+            "≥ 0.98, above 0.95 at 95 %",
+            f"{spread(ratio)}, {told}, {len(ratio['values'])} pairs",
+            bound is not None and ratio["median"] >= 0.98 and bound >= 0.95,
+        )
+
+
+def _request(found: dict[str, Any]) -> Iterator[Row]:
+    floor = found["floor_ms"]["median"]
+    for mode in ("classic", "continuous"):
+        cost = found[mode]["request_ms"]
+        yield Row(
+            f"CPU of a request outside models, schedulers, file: {mode}",
+            f"≤ {floor + 1:.2f} ms (empty handler {spread(found['floor_ms'], 2)}, + 1)",
+            f"{spread(cost, 2)} ms",
+            cost["median"] <= floor + 1,
+        )
+        step = found[mode]["step_ms"]
+        yield Row(f"the same, of each step more: {mode}", "reported", f"{spread(step)} ms", None)
+    script = found["script alone"]
+    yield Row(
+        "of that, diffusers' own script without a server",
+        "reported",
+        f"{spread(script['request_ms'], 2)} ms a request, {spread(script['step_ms'])} ms a step",
+        None,
+    )
+
+
+def _bounds(found: dict[str, Any]) -> Iterator[Row]:
+    for one in found.values():
+        for workload, part in one["of_what_t_b_allows"].items():
+            yield Row(
+                f"throughput ÷ what t(b) allows: {one['model']}, {workload}",
+                "≥ 0.95",
+                spread(part),
+                part["median"] >= 0.95,
+            )
+    for one in found.values():
+        padding = one["padding"]
+        yield Row(
+            f"gain over padding, share of E[max]/E[mean] = {padding['bound']:.2f}: {one['model']}",
+            "≥ 0.93",
+            f"{spread(padding['share'])}; gain {spread(padding['gain'], 2)}",
+            padding["share"]["median"] >= 0.93,
+        )
+    for one in found.values():
+        burst = one["burst"]
+        yield Row(
+            f"burst of {burst['requests']}: makespan ÷ bare pipeline's best: {one['model']}",
+            "≤ 1.05",
+            spread(burst["makespan"]),
+            burst["makespan"]["median"] <= 1.05,
+        )
+
+
+def _latency(found: dict[str, Any]) -> Iterator[Row]:
+    short, everyone = found["p99"]["short"], found["p99"]["all"]
+    yield Row(
+        f"99th percentile of 4-step requests, {FIRST_COME} ÷ {OURS}",
+        "≥ 10",
+        f"{found['short_p99_first_come_over_ours']:.1f} "
+        f"({short[FIRST_COME]:.2f} s and {short[OURS]:.2f} s)",
+        found["short_p99_first_come_over_ours"] >= 10,
+    )
+    yield Row(
+        f"99th percentile of all, {OURS} ÷ {FIRST_COME}",
+        "≤ 1.25",
+        f"{found['all_p99_ours_over_first_come']:.2f} "
+        f"({everyone[OURS]:.2f} s and {everyone[FIRST_COME]:.2f} s)",
+        found["all_p99_ours_over_first_come"] <= 1.25,
+    )
+
+
+def _memory(found: dict[str, Any]) -> Iterator[Row]:
+    for one in found.values():
+        ratio = one["ratio"]
+        yield Row(
+            f"peak memory less latents ÷ bare pipeline, {one['in_flight']} in flight: "
+            f"{one['model']}",
+            "≤ 1.10",
+            f"{spread(ratio)}; {max(one['engine_bytes']) / 1e6:.0f} and "
+            f"{max(one['bare_bytes']) / 1e6:.0f} MB",
+            ratio["median"] <= 1.10,
+        )
+
+
+def _start(found: dict[str, Any]) -> Iterator[Row]:
+    for one in found.values():
+        parts = ", ".join(
+            f"{name.replace('_', ' ')} {figure['median']:.1f}"
+            for name, figure in one["seconds"].items()
+        )
+        yield Row(
+            f"start to first picture ÷ (imports ∥ weights, + first call): {one['model']}",
+            "≤ 1.1",
+            f"{spread(one['ratio'], 2)}; seconds: {parts}",
+            one["ratio"]["median"] <= 1.1,
+        )
+
+
+def _checkpoint(found: dict[str, Any]) -> Iterator[Row]:
+    for one in found.values():
+        parts = ", ".join(
+            f"{part} {one[f'{part}_ms']['median']:.2f}"
+            for part in ("take", "seal", "open", "resume")
+        )
+        yield Row(
+            f"checkpoint after {one['taken_after']} of {one['steps']} steps: {one['model']}",
+            "reported",
+            f"{one['bytes']} bytes; ms: {parts}; same picture: {one['same_picture']}",
+            None,
+        )
+
+
+_LINES = {
+    "served": _served,
+    "request": _request,
+    "bounds": _bounds,
+    "latency": _latency,
+    "memory": _memory,
+    "start": _start,
+    "checkpoint": _checkpoint,
+}

@@ -1,0 +1,1 @@
+"""Other ways to serve the same pipeline, as their own guides do it, to compare with."""
