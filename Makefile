@@ -22,6 +22,10 @@ DELAY ?=
 ARGS ?=
 # An index with the torch build to install; pip's own without it.
 TORCH_INDEX ?=
+# For make archive: weights of a variant, the configs of a checkpoint file, pickled weights.
+VARIANT ?=
+PIPELINE_CONFIG ?=
+ALLOW_PICKLE ?=
 
 export TORCH_INDEX
 RUN := .venv/bin/python
@@ -38,7 +42,7 @@ PROMPT_VALUE = $(value PROMPT)
 export PROMPT_VALUE
 
 KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT STEPS SEED OUT PORT \
-	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS
+	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS VARIANT PIPELINE_CONFIG ALLOW_PICKLE
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -71,6 +75,8 @@ demo: install ## From a clone to a picture; PROMPT=, SEED=, OUT=, PORT=
 archive: install ## Build an archive; MODEL=, NAME=, FORMAT=, CONFIG=, MODE=, VERSION=, CHECK=1, FORCE=1
 	@$(RUN) scripts/archive.py build --model '$(MODEL)' --name '$(NAME)' --format '$(FORMAT)' \
 		$(call option,--config,CONFIG) $(call option,--mode,MODE) $(call option,--version,VERSION) \
+		$(call option,--variant,VARIANT) $(call option,--pipeline-config,PIPELINE_CONFIG) \
+		$(call switch,--allow-pickle,ALLOW_PICKLE) \
 		$(call switch,--check,CHECK) $(call switch,--force,FORCE)
 
 inspect: install ## Show what an archive holds and check its files; ARCHIVE= or NAME=
