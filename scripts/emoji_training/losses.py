@@ -17,6 +17,7 @@ SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "prediction_type": "v_prediction",
+    "steps_offset": 1,
 }
 
 
