@@ -35,10 +35,11 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "bounds": bounds.measure,
     "latency": latency.measure,
     "request": request_cpu.measure,
-    "mixes": mixes.measure,
     "memory": memory.measure,
     "start": start.measure,
     "checkpoint": checkpoints.measure,
+    "mixes": mixes.measure,
+    "large": mixes.measure_large,
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -51,6 +52,7 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="The smallest of everything; its figures mean nothing.")
     ] = False,
+    requests: Annotated[int, typer.Option(help="Requests of each policy in `latency`.")] = 2000,
     threads: Annotated[int, typer.Option(help="torch's threads; 0: one for each core.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = report.RESULTS,
 ) -> None:
@@ -66,7 +68,11 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     with console.status("starting") as status:
         bench = Bench(
-            threads or os.cpu_count() or 1, models.split(","), quick, _teller(console, status)
+            threads or os.cpu_count() or 1,
+            models.split(","),
+            quick,
+            requests,
+            _teller(console, status),
         )
         for part in chosen:
             _measure(part, bench, out, console)

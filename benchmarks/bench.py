@@ -22,6 +22,7 @@ class Bench:
 
     Args:
         threads: torch's threads.
+        requests: of each policy, for latencies.
         models: the models to measure, of those that a part has.
         quick: the smallest amount of everything, to see that it works; the figures mean nothing.
         say: told what is going on.
@@ -30,6 +31,7 @@ class Bench:
     threads: int
     models: Sequence[str]
     quick: bool
+    requests: int
     say: Callable[[str], None]
     _calibrations: dict[str, Calibration] = field(default_factory=dict)
 

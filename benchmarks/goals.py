@@ -85,7 +85,7 @@ def _bounds(found: dict[str, Any]) -> Iterator[Row]:
                 spread(part),
                 part["median"] >= 0.95,
             )
-    for one in found.values():
+    for one in (one for one in found.values() if "padding" in one):
         padding = one["padding"]
         yield Row(
             f"gain over padding, share of E[max]/E[mean] = {padding['bound']:.2f}: {one['model']}",

@@ -21,7 +21,7 @@ from diffusion_core.policy import SchedulingPolicy, Waiting
 _SHORT, _LONG = 4, 50
 _SHORT_PART = 0.9
 _LOAD = 0.8
-_REQUESTS, _BLOCKS = 2000, 2
+_BLOCKS = 2
 OURS, FIRST_COME = "this policy", "first come, first served"
 
 
@@ -40,7 +40,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     profile = profile_of(model, allowed.calls)
     settings = {"cap": allowed.rows, "profile": profile, "override": True}
     policies = {OURS: SchedulingPolicy(**settings), FIRST_COME: FirstCome(**settings)}
-    count = bench.scaled(_REQUESTS // _BLOCKS, 20)
+    count = bench.scaled(bench.requests // _BLOCKS, 20)
     with InProcess(model, policies[OURS], bench.threads) as engine:
         engine.warm_up(model, allowed.rows)
         capacity = median(

@@ -90,13 +90,13 @@ def device_table(documents: Documents) -> str:
 
 def mixes_tables(documents: Documents) -> str:
     """All systems, one table for each model and workload."""
-    if "mixes" not in documents:
-        return ""
-    tables = []
-    for model in documents["mixes"]["results"].values():
-        for workload, found in model["workloads"].items():
-            tables.append(_mix_table(model, workload, found))
-    return "\n".join(tables)
+    return "\n".join(
+        _mix_table(model, workload, found)
+        for part in ("mixes", "large")
+        if part in documents
+        for model in documents[part]["results"].values()
+        for workload, found in model["workloads"].items()
+    )
 
 
 def _mix_table(model: dict[str, Any], workload: str, found: dict[str, Any]) -> str:

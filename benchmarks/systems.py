@@ -161,7 +161,7 @@ class Systems:
         return f"http://127.0.0.1:{port}/draw"
 
 
-def _wait_until_up(url: str, process: subprocess.Popen[bytes], patience: float = 120.0) -> None:
+def _wait_until_up(url: str, process: subprocess.Popen[bytes], patience: float = 300.0) -> None:
     end = time.monotonic() + patience
     while time.monotonic() < end and process.poll() is None:
         try:
