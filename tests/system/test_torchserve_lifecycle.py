@@ -57,7 +57,7 @@ def test_a_busy_port_is_named_with_its_holder(tmp_path: Path, store: Path) -> No
 
 def test_an_archive_that_is_not_there_is_named(new_server: Callable[[], Server]) -> None:
     server = new_server()
-    with pytest.raises(Trouble, match=r"holds no archive 'nothing.mar' \(it holds: tiny.mar\)"):
+    with pytest.raises(Trouble, match=r"holds no archive 'nothing.mar' \(it holds: .*tiny.mar"):
         Fleet(server).register("nothing.mar", "nothing")
     with pytest.raises(Trouble, match="No model nothing"):
         server.management().version("nothing")

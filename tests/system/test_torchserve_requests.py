@@ -77,7 +77,9 @@ def test_a_worker_killed_during_a_request_fails_it_and_comes_back(url: str, flee
         return ask(url, "application/json", num_inference_steps=900, num_images=4)
 
     slow, later = ask_together(slowly, kill)
-    assert (slow.status_code, later.status_code) == (500, 200)
+    # TorchServe says one or the other, by how far the worker's end had got.
+    assert slow.status_code in (500, 507)
+    assert later.status_code == 200
     end = time.monotonic() + 200
     while time.monotonic() < end:
         found = fleet.management.version("tiny")

@@ -89,7 +89,8 @@ def test_plain_streaming_and_failing_requests_share_a_batch(url: str) -> None:
     )
     assert long.is_alive(), "the short ones did not wait for the long one"
     long.join()
-    assert [answer.status_code for answer in answers] == [200, 422, 200, 406, 504]
+    assert [answer.status_code for answer in answers] == [200, 422, 200, 406, 503]
+    assert int(answers[-1].headers["Retry-After"]) >= 1
     assert streamed[-1]["type"] == "completed"
 
 
@@ -98,13 +99,6 @@ def test_a_stream_that_fails_before_its_first_event_has_its_status(url: str) -> 
         url, json={"prompt": "x", "num_inference_steps": 0}, headers=LINES, timeout=60
     )
     assert answer.status_code == 422
-
-
-def test_a_stream_that_fails_midway_ends_with_an_error(url: str) -> None:
-    events = list(stream(url, num_inference_steps=900, timeout_s=0.5))
-    assert events[0]["type"] == "progress"
-    assert events[-1]["type"] == "error"
-    assert events[-1]["error"]["status"] == 504
 
 
 def test_a_request_of_one_step_ends_in_one_turn(url: str) -> None:
