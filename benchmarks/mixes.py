@@ -44,7 +44,7 @@ class Plan:
 
 
 _PLANS = (
-    Plan("emoji", (Workload("equal", [20] * 16), Workload("mix", mix(4))), rounds=4),
+    Plan("emoji", (Workload("equal", [20] * 16), Workload("mix", mix(4))), rounds=2),
     Plan("mid", (Workload("equal", [8] * 8), Workload("mix", mix(2))), rounds=2),
     # Two workers would hold the weights twice and share what one alone can use.
     Plan(
