@@ -30,7 +30,7 @@ def served(found: dict[str, Any], path: Path) -> None:
     axes.axvline(0.98, color=_OTHERS, linewidth=1, linestyle=":")
     axes.set_yticks(range(len(found["of_the_bare_pipeline"])), found["of_the_bare_pipeline"])
     axes.set_ylim(-0.6, len(found["of_the_bare_pipeline"]) - 0.4)
-    axes.set_xlabel("images/s ÷ the bare pipeline's, pair by pair; bar: median; dotted: the goal")
+    axes.set_xlabel("images/s ÷ bare pipeline; bar: median, dotted: goal")
     _save(figure, axes, path)
 
 
