@@ -21,7 +21,7 @@ from diffusion_core.model_config import read_model_config
 from diffusion_engine.answers import JSON, Answer
 from diffusion_engine.flights import Flights
 from diffusion_engine.pending import Pending, answered, refuse
-from diffusion_engine.service import DiffusionService
+from diffusion_engine.service import DiffusionService, open_service
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +50,9 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         folder = Path(properties["model_dir"])
         config = read_model_config(folder / CONFIG_NAME)
         self.context = context
-        self.service = DiffusionService(
+        self.service = open_service(
             folder, config, gpu_id=properties.get("gpu_id"), on_device_fault=_end_process
         )
-        self.service.warm_up()
         if config.continuous_batching:
             self._flights = Flights(self.service.cancel)
         self.initialized = True

@@ -143,10 +143,12 @@ class DiffusionService:
 
         Raises the pipeline's own error: a model that cannot draw must not report READY.
         """
+        # Measured before the engine has threads of torch's beside this one's; see `open_service`.
+        # Half of the time that the server gives a start is left to everything else.
+        profile = self.obtain_profile(self.config.startup_timeout / 2)
         for request in self._warm_up_requests().values():
             self._draw_once(request)
-        # Half of the time that the server gives a start is left to what came before.
-        self.engine.policy.profile = self.obtain_profile(self.config.startup_timeout / 2)
+        self.engine.policy.profile = profile
 
     def obtain_profile(self, budget_s: float, *, again: bool = False) -> BatchProfile | None:
         """t(b) at the warm-up sizes: kept from an earlier start, or measured now in `budget_s`."""
@@ -276,6 +278,29 @@ class DiffusionService:
     def _defaults(self) -> dict[str, Any]:
         fields = self.schema.json_schema()["properties"]
         return {name: field.get("default") for name, field in fields.items() if name != "prompt"}
+
+
+def open_service(
+    folder: Path,
+    config: ModelConfig,
+    *,
+    gpu_id: int | None = None,
+    on_device_fault: Callable[[BaseException], None] | None = None,
+) -> DiffusionService:
+    """A service that is warm, loaded on a thread that is gone when this returns.
+
+    Each thread that calls torch on a CPU gets OpenMP threads of its own, and once a process has
+    more of them than cores, libgomp puts them to sleep after every loop instead of letting them
+    spin: the engine then has one core's worth of two. They end with the thread they belong to.
+    """
+
+    def load() -> DiffusionService:
+        service = DiffusionService(folder, config, gpu_id=gpu_id, on_device_fault=on_device_fault)
+        service.warm_up()
+        return service
+
+    with ThreadPoolExecutor(1, "loading") as loading:
+        return loading.submit(load).result()
 
 
 def _cap(settings: HandlerSettings, config: ModelConfig) -> int:
