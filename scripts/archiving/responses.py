@@ -10,7 +10,7 @@ from diffusion_core.model_config import ModelConfig
 # TorchServe's bound on requests and responses where config.properties names none.
 _TORCHSERVE_DEFAULT = 6_553_500
 
-# A character outside the basic plane is two \uXXXX in JSON.
+# JSON writes a character outside the basic plane as two escapes of six characters each.
 _JSON_BYTES_A_CHARACTER = 12
 _PROMPT_FIELDS = 4
 _OTHER_FIELDS_BYTES = 4096
