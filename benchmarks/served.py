@@ -9,14 +9,14 @@ from benchmarks.figures import ratios, summary
 from benchmarks.systems import BARE, CLASSIC, CONTINUOUS, Systems
 from benchmarks.workload import asked
 
-_STEPS, _PAIRS = 8, 9
+_STEPS, _PAIRS = 20, 9
 
 
 def measure(bench: Bench) -> dict[str, Any]:
     """Images a second of each system, and the ratios of all pairs."""
     model = bench.model("emoji" if bench.quick else "mid")
     allowed = bench.calibration(model)
-    count = bench.scaled(16, 4)
+    count = bench.scaled(24, 4)
     with Systems(
         model, threads=bench.threads, batch=allowed.batch, rows=allowed.rows, in_flight=count
     ) as systems:

@@ -25,8 +25,10 @@ from diffusion_engine.service import DiffusionService, open_service
 
 logger = logging.getLogger(__name__)
 
-# The longest turn of continuous mode: a new request waits for the turn in which it came to end.
-_TURN_S = 0.05
+# Bounds of a turn of continuous mode: a new request waits for the turn in which it came to end.
+# Each turn costs the frontend milliseconds of a CPU that the models may be using, and nobody joins
+# before the denoiser call under way has ended: once a call is soon enough.
+_TURN_S = (0.05, 0.25)
 
 _LABELS = {
     "diffusion_requests_total": ("status",),
@@ -83,7 +85,9 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         for index, row in enumerate(data):
             if ids[index] not in flights:
                 flights.add(ids[index], self._submit(row, index, context, flights.wake))
-        flights.wait(_TURN_S)
+        assert self.service is not None
+        shortest, longest = _TURN_S
+        flights.wait(min(longest, max(shortest, self.service.call_seconds)))
         bodies: list[Any] = [b""] * len(data)
         stops: dict[int, Any] = {}
         ended: list[tuple[Pending, Answer]] = []

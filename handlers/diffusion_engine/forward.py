@@ -43,6 +43,9 @@ class Forward:
 
     A denoiser call that fails is split in two until whoever is at fault is alone; with too little
     memory, even one request's rows are split. Its batch mates get their answers all the same.
+
+    Attributes:
+        call_seconds: what the last denoiser call took, 0 before the first.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Forward:
         clock: Callable[[], float],
     ) -> None:
         self.counts = Counts()
+        self.call_seconds = 0.0
         self._served = served
         self._policy = policy
         self._fixed_batch = fixed_batch
@@ -79,6 +83,7 @@ class Forward:
         pending = calls[0].pending
         whole = splits == self.counts.splits and all(one.error is None for one in outcomes)
         if whole and pending is not None and pending.kind == "denoise":
+            self.call_seconds = seconds
             self._policy.observe([call.waiting for call in calls], seconds)
         return outcomes
 

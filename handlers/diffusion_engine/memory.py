@@ -1,7 +1,8 @@
-"""How much memory a larger batch will take, foreseen from the smaller ones."""
+"""Memory: what a larger batch will take, foreseen from smaller ones, and what is kept for reuse."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -50,6 +51,27 @@ class MemoryGuard:
             return None
         known = [free for free in (_machine_free(), _container_free()) if free is not None]
         return min(known, default=None)
+
+
+# glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_LARGEST_MMAP_THRESHOLD = 32 << 20
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep what this process frees; call it before the threads that run models.
+
+    A thread other than the first gets a heap that glibc gives back to the system after every large
+    tensor: a denoiser call on a CPU then pays tens of thousands of page faults for memory it had a
+    moment ago. Elsewhere than on glibc this does nothing.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_ARENA_MAX, 1)
+    mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def _machine_free() -> int | None:

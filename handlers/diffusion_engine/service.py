@@ -30,6 +30,7 @@ from diffusion_engine.loading import (
     load_pipeline,
     with_tasks,
 )
+from diffusion_engine.memory import keep_freed_memory
 from diffusion_engine.pending import Pending, refuse
 from diffusion_engine.preview import LatentPreview
 from diffusion_engine.profile_store import ProfileStore
@@ -96,6 +97,11 @@ class DiffusionService:
     def settings(self) -> HandlerSettings:
         """The handler section of the model config."""
         return self.config.handler
+
+    @property
+    def call_seconds(self) -> float:
+        """Seconds of the last denoiser call, 0 before the first."""
+        return self.engine.forward.call_seconds
 
     def submit(
         self,
@@ -293,6 +299,9 @@ def open_service(
     more of them than cores, libgomp puts them to sleep after every loop instead of letting them
     spin: the engine then has one core's worth of two. They end with the thread they belong to.
     """
+
+    if torch.device(choose_device(config.handler.device, gpu_id)).type == "cpu":
+        keep_freed_memory()
 
     def load() -> DiffusionService:
         service = DiffusionService(folder, config, gpu_id=gpu_id, on_device_fault=on_device_fault)
