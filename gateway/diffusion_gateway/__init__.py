@@ -1,0 +1,1 @@
+"""The job gateway: submit, watch, cancel, keep. Imports core, never torch."""

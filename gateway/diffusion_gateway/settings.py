@@ -1,0 +1,151 @@
+"""The gateway's settings: config/gateway.yaml, each value overridden by GATEWAY_<NAME>; unknown ones refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from diffusion_core.errors import ConfigError
+from diffusion_core.validation import first_error
+
+PREFIX = "GATEWAY_"
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class EndpointSettings(BaseModel):
+    """A TorchServe that draws. `models` empty: all it serves; `key_file`: its tokens, read again when they expire."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inference: str
+    management: str
+    pool: Literal["on-demand", "spot"] = "on-demand"
+    models: tuple[str, ...] = ()
+    key_file: Path | None = None
+    certificate: Path | None = None
+
+
+class GatewaySettings(BaseModel):
+    """All settings. Times in seconds, sizes in bytes unless the name says otherwise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    # Where it listens, and who may ask.
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    role: Literal["all", "api", "worker"] = "all"
+    auth: Literal["auto", "on", "off"] = "auto"
+    """auto: on unless `host` is a loopback address."""
+    public_url: str | None = None
+    """Base of the links that clients get; None: as they asked."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of pages elsewhere that may open WebSockets and event streams; the gateway's own may."""
+
+    # What stands behind it.
+    endpoints: tuple[EndpointSettings, ...] = (
+        EndpointSettings(inference="http://127.0.0.1:8080", management="http://127.0.0.1:8081"),
+    )
+    store_url: str = "sqlite:run/gateway/jobs.sqlite"
+    """sqlite:PATH, redis://… or rediss://…"""
+    results_url: str = "file:run/gateway/results"
+    """file:PATH, s3://BUCKET/PREFIX, gs://…, az://… or memory:"""
+    results_public_url: str | None = None
+    """Base of public links to results (a CDN over the storage); None: served or signed by the gateway."""
+    results_signed: bool = False
+    """Sign links to the object storage instead of serving files through the gateway."""
+
+    # What it takes.
+    max_body_bytes: PositiveInt = 36_000_000
+    max_waiting: PositiveInt = 10_000
+    max_active_per_tenant: PositiveInt = 1000
+    requests_per_second_per_tenant: Seconds = 50.0
+    request_burst_per_tenant: PositiveInt = 200
+    max_wait_s: Seconds = 60.0
+    """The longest `Prefer: wait=N` that is honoured."""
+    max_watchers: PositiveInt = 5000
+
+    # How long things are kept, counted from a job's end.
+    record_lifetime_s: Seconds = 3600.0
+    result_lifetime_s: Seconds = 86_400.0
+    cache_bytes: int = Field(1 << 30, ge=0)
+    """Files of cached results, at most; 0: no cache."""
+    cache_lifetime_s: Seconds = 86_400.0
+    thumbnail_pixels: int = Field(256, ge=0)
+
+    # How work is done.
+    lease_s: Seconds = 15.0
+    checkpoint_every: int = Field(5, ge=0)
+    """Denoising steps between checkpoints, where a model can give them; 0: none."""
+    urgent_slack_s: Seconds = 30.0
+    """A job is urgent when its deadline is less than this beyond its estimated end."""
+    drain_s: Seconds = 25.0
+    idle_after_s: float = Field(0.0, ge=0)
+    """A model without jobs for so long goes to zero workers; 0: never."""
+    device_memory_mb: PositiveInt | None = None
+    """What the workers of all models together may take on one endpoint; None: no bound."""
+    spot_notices: Literal["none", "aws", "gcp", "azure"] = "none"
+
+    # Telling others.
+    webhook_secret: str | None = None
+    webhook_private_addresses: bool = False
+    webhook_timeout_s: Seconds = 10.0
+    webhook_attempts: PositiveInt = 6
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GatewaySettings:
+        if self.auth == "off" and self.host not in _LOOPBACK:
+            raise ValueError(f"auth: must be on where host is not a loopback address ({self.host})")
+        if self.result_lifetime_s < self.record_lifetime_s:
+            raise ValueError("result_lifetime_s: must not be below record_lifetime_s")
+        return self
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether requests need an API key."""
+        return self.auth == "on" or (self.auth == "auto" and self.host not in _LOOPBACK)
+
+
+def read_settings(path: Path | None, overrides: dict[str, Any] | None = None) -> GatewaySettings:
+    """Settings from a YAML file, then the environment, then `overrides`; `ConfigError` names what is wrong."""
+    document = _from_file(path) if path is not None else {}
+    document |= _from_environment()
+    document |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        return GatewaySettings.model_validate(document)
+    except ValidationError as error:
+        field, message, bound, kind = first_error(error)
+        if kind == "extra_forbidden":
+            message = "is not a setting of the gateway"
+        raise ConfigError(
+            f"gateway settings: {field}: {message}", field=field, bound=bound
+        ) from None
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(document, dict | None):
+        raise ConfigError(f"{path}: must be a mapping of settings")
+    return document or {}
+
+
+def _from_environment() -> dict[str, Any]:
+    """GATEWAY_MAX_WAITING=5 as max_waiting: 5; lists and objects are written as YAML."""
+    found = {}
+    for name, value in os.environ.items():
+        if name.startswith(PREFIX):
+            # A key or an address stays text even where YAML would read a number or a mapping.
+            known = GatewaySettings.model_fields.get(name[len(PREFIX) :].lower())
+            text = known is not None and known.annotation in (str, str | None)
+            found[name[len(PREFIX) :].lower()] = value if text else yaml.safe_load(value)
+    return found
