@@ -1,9 +1,11 @@
-"""The order of waiting jobs within one priority: fair between tenants, short work sooner, nobody for ever.
+"""The order of waiting jobs within one priority: fair between tenants, short work sooner, nobody
+for ever.
 
-Start-time fair queueing (Goyal, Vin, Cheng: "Start-time Fair Queueing", SIGCOMM 1996) with a rank that
-also counts a job's own work. Virtual time is measured in work that was served. A tenant's jobs start one
-after another on its own virtual line, so a flood queues behind itself; a tenant that comes new starts at
-the present. A job's rank never changes, so a sorted set holds the queue and its place is its position.
+Start-time fair queueing (Goyal, Vin, Cheng: "Start-time Fair Queueing", SIGCOMM 1996) with a rank
+that also counts a job's own work. Virtual time is measured in work that was served. A tenant's jobs
+start one after another on its own virtual line, so a flood queues behind itself; a tenant that
+comes new starts at the present. A job's rank never changes, so a sorted set holds the queue and its
+place is its position.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ class Priority(StrEnum):
 
 
 class Lane(IntEnum):
-    """Parts of a model's queue, taken strictly in this order; within one, by rank (`fair_queue`)."""
+    """Parts of a model's queue, taken strictly in this order; within one, by rank
+    (`fair_queue`)."""
 
     RETURNED = 0
     """Handed back by a worker that could not finish them."""
@@ -68,7 +69,8 @@ class Picture(_Record):
 
 
 class Result(_Record):
-    """What a finished generation left. Seconds by phase in `timings`; `cached`: nothing was drawn for it."""
+    """What a finished generation left. Seconds by phase in `timings`; `cached`: nothing was
+    drawn for it."""
 
     pictures: tuple[Picture, ...]
     identity: str
@@ -101,13 +103,15 @@ class Job(_Record):
 
     Attributes:
         fields: the request in the model's own words, validated, seed drawn, without image files.
-        inputs: image fields (`image`, `mask_image`) by the key of the object storage that holds them.
+        inputs: image fields (`image`, `mask_image`) by the key of the object storage that holds
+            them.
         seeded: whether the client named the seed; only then may the result be cached.
         work: denoising steps x pixels x images.
         attempts: how often a worker has taken it.
         alone: the next attempt shares its batch with nobody: the last one took its worker down.
         step: denoising steps done, as last heard.
-        cache_keys: under which a result may be found or kept, by runtime identity; empty: not at all.
+        cache_keys: under which a result may be found or kept, by runtime identity; empty: not at
+            all.
         follows: the job whose generation this one shares.
         body_digest: of what the client sent, to tell a repeated submission from another one.
     """
@@ -149,7 +153,8 @@ class Job(_Record):
 
 
 class Event(_Record):
-    """Something that happened to a job. `id` grows within a job; an event after which none comes is an end.
+    """Something that happened to a job. `id` grows within a job; an event after which none comes is
+    an end.
 
     `data` by kind: status {status, position?}; progress {step, steps}; preview {step, key};
     completed, failed, cancelled: the job's public document is what clients get, so data is empty.

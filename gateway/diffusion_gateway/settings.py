@@ -1,4 +1,5 @@
-"""The gateway's settings: config/gateway.yaml, each value overridden by GATEWAY_<NAME>; unknown ones refused."""
+"""The gateway's settings: config/gateway.yaml, each value overridden by GATEWAY_<NAME>; unknown
+ones refused."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class EndpointSettings(BaseModel):
-    """A TorchServe that draws. `models` empty: all it serves; `key_file`: its tokens, read again when they expire."""
+    """A TorchServe that draws. `models` empty: all it serves; `key_file`: its tokens, read again
+    when they expire."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,7 +49,8 @@ class GatewaySettings(BaseModel):
     public_url: str | None = None
     """Base of the links that clients get; None: as they asked."""
     allowed_origins: tuple[str, ...] = ()
-    """Origins of pages elsewhere that may open WebSockets and event streams; the gateway's own may."""
+    """Origins of pages elsewhere that may open WebSockets and event streams; the gateway's own
+    may."""
 
     # What stands behind it.
     endpoints: tuple[EndpointSettings, ...] = (
@@ -58,7 +61,8 @@ class GatewaySettings(BaseModel):
     results_url: str = "file:run/gateway/results"
     """file:PATH, s3://BUCKET/PREFIX, gs://…, az://… or memory:"""
     results_public_url: str | None = None
-    """Base of public links to results (a CDN over the storage); None: served or signed by the gateway."""
+    """Base of public links to results (a CDN over the storage); None: served or signed by the
+    gateway."""
     results_signed: bool = False
     """Sign links to the object storage instead of serving files through the gateway."""
 
@@ -114,7 +118,8 @@ class GatewaySettings(BaseModel):
 
 
 def read_settings(path: Path | None, overrides: dict[str, Any] | None = None) -> GatewaySettings:
-    """Settings from a YAML file, then the environment, then `overrides`; `ConfigError` names what is wrong."""
+    """Settings from a YAML file, then the environment, then `overrides`; `ConfigError` names
+    what is wrong."""
     document = _from_file(path) if path is not None else {}
     document |= _from_environment()
     document |= {name: value for name, value in (overrides or {}).items() if value is not None}

@@ -38,7 +38,8 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Jobs and work (steps x pixels x images) of the model's queue that are taken before this job."""
+    """Jobs and work (steps x pixels x images) of the model's queue that are taken before this
+    job."""
 
     ahead: int
     work: float
@@ -46,7 +47,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """Jobs of one model and lane: waiting in the queue, and leased by workers; `work` is waiting work."""
+    """Jobs of one model and lane: waiting in the queue, and leased by workers; `work` is waiting
+    work."""
 
     model: str
     lane: Lane
@@ -57,7 +59,10 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker's heartbeat: what it serves and how much room it has. `expires` in seconds since 1970."""
+    """A worker's heartbeat: what it serves and how much room it has.
+
+    `expires` in seconds since 1970.
+    """
 
     id: str
     pool: str
@@ -95,9 +100,9 @@ class JobStore(Protocol):
     async def submit(self, job: Job, admission: Admission) -> Submitted:
         """Keeps `job` and queues it.
 
-        With an idempotency key that its tenant has used, nothing changes: the earlier job comes back
-        if the body digests agree, else `IdempotencyConflictError`. A job with a cache key under which
-        another job has not ended yet is kept with `follows` set and not queued. Raises
+        With an idempotency key that its tenant has used, nothing changes: the earlier job comes
+        back if the body digests agree, else `IdempotencyConflictError`. A job with a cache key
+        under which another job has not ended yet is kept with `follows` set and not queued. Raises
         `QueueFullError`, `TooManyJobsError`.
         """
 
@@ -110,26 +115,31 @@ class JobStore(Protocol):
         """Jobs, newest first, whose ids are below `before`; of all tenants for None."""
 
     async def cancel(self, job_id: str) -> Job:
-        """Ends a job that has not ended as cancelled, a leased one too; one that has ended comes back as it is.
+        """Ends a job that has not ended as cancelled, a leased one too; one that has ended comes
+        back as it is.
 
         A job that others follow hands its place to the first of them.
         """
 
     async def delete(self, job_id: str) -> Job:
-        """Cancels the job if needed and forgets it, its events and its idempotency key; returns the last record."""
+        """Cancels the job if needed and forgets it, its events and its idempotency key; returns
+        the last record."""
 
     async def position(self, job: Job) -> Position | None:
-        """What is ahead of a waiting job (of the job it follows); None for one that does not wait."""
+        """What is ahead of a waiting job (of the job it follows); None for one that does not
+        wait."""
 
     # A worker's side. A lease is (worker, attempts): a late worker changes nothing.
 
     async def claim(
         self, worker: str, model: str, lanes: Sequence[Lane], lease_s: float
     ) -> Job | None:
-        """The first job of `model` in `lanes`, leased, attempts raised by one; None if there is none."""
+        """The first job of `model` in `lanes`, leased, attempts raised by one; None if there is
+        none."""
 
     async def renew(self, jobs: Sequence[Job], lease_s: float) -> set[str]:
-        """Prolongs the leases; returns the ids of those that are no longer the worker's (cancelled, deleted, lost)."""
+        """Prolongs the leases; returns the ids of those that are no longer the worker's
+        (cancelled, deleted, lost)."""
 
     async def progress(
         self, job: Job, step: int, checkpoint: Checkpoint | None = None
@@ -139,8 +149,9 @@ class JobStore(Protocol):
     async def hand_back(self, job: Job, *, blamed: bool) -> Job | None:
         """Puts a leased job into Lane.RETURNED.
 
-        `blamed`: the attempt counts, and the next one is alone; at MAX_ATTEMPTS the job fails instead
-        (`attempts_exhausted`). Not blamed: the attempt is taken back. None if the lease was lost.
+        `blamed`: the attempt counts, and the next one is alone; at MAX_ATTEMPTS the job fails
+        instead (`attempts_exhausted`). Not blamed: the attempt is taken back. None if the lease was
+        lost.
         """
 
     async def end(
@@ -166,13 +177,15 @@ class JobStore(Protocol):
         """Hands back (blamed) all jobs whose lease has run out; returns them as they are now."""
 
     async def promote(self, now: float, slack_s: float) -> int:
-        """Moves waiting jobs whose deadline is less than `slack_s` away to Lane.URGENT; how many."""
+        """Moves waiting jobs whose deadline is less than `slack_s` away to Lane.URGENT; how
+        many."""
 
     async def overdue(self, now: float) -> Sequence[Job]:
         """Fails waiting jobs whose deadline has passed (`deadline_exceeded`); returns them."""
 
     async def expire(self, before: float, limit: int) -> Sequence[Job]:
-        """Forgets jobs that ended before that moment, and returns them so that their files can go."""
+        """Forgets jobs that ended before that moment, and returns them so that their files can
+        go."""
 
     async def depths(self) -> Sequence[Depth]:
         """Queue depths of every model and lane with jobs."""
@@ -192,14 +205,16 @@ class JobStore(Protocol):
         """
 
     def watch(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """Events with ids above `after`, those kept and then those that come; ends after the last one.
+        """Events with ids above `after`, those kept and then those that come; ends after the last
+        one.
 
         A watcher that is slow skips progress and preview events, never an end. Any number of
         watchers share one connection.
         """
 
     def cancellations(self) -> AsyncIterator[str]:
-        """Ids of jobs that are cancelled or deleted while leased, as it happens, of all gateways."""
+        """Ids of jobs that are cancelled or deleted while leased, as it happens, of all
+        gateways."""
 
     # Results that were drawn before, by cache key.
 
