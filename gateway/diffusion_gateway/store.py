@@ -48,13 +48,14 @@ class Position:
 @dataclass(frozen=True, slots=True)
 class Depth:
     """Jobs of one model and lane: waiting in the queue, and leased by workers; `work` is waiting
-    work."""
+    work, `oldest` when the one that waits longest was submitted (seconds since 1970)."""
 
     model: str
     lane: Lane
     waiting: int
     leased: int
     work: float
+    oldest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
