@@ -40,9 +40,7 @@ class MemoryGuard:
     def _peak(self) -> int:
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # Linux counts in KiB, macOS in bytes.
-        return peak if sys.platform == "darwin" else peak * 1024
+        return _peak_resident()
 
     def _free(self) -> int | None:
         """Bytes that are free, None where nothing tells."""
@@ -51,6 +49,22 @@ class MemoryGuard:
             return None
         known = [free for free in (_machine_free(), _container_free()) if free is not None]
         return min(known, default=None)
+
+
+def most_taken(device: torch.device) -> int:
+    """Bytes that this process has taken of the device at most; of the machine's memory on a CPU.
+
+    On CUDA it is what torch reserved: the driver's own context is not in it.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    return _peak_resident()
+
+
+def _peak_resident() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 # glibc's malloc.h.

@@ -30,7 +30,7 @@ from diffusion_engine.loading import (
     load_pipeline,
     with_tasks,
 )
-from diffusion_engine.memory import keep_freed_memory
+from diffusion_engine.memory import keep_freed_memory, most_taken
 from diffusion_engine.pending import Pending, refuse
 from diffusion_engine.preview import LatentPreview
 from diffusion_engine.profile_store import ProfileStore
@@ -234,6 +234,9 @@ class DiffusionService:
             "size_multiple": self.capabilities.size_multiple,
             "limits": self.settings.limits.model_dump(),
             "defaults": self._defaults(),
+            # With `limits` these two make a RequestSchema again, elsewhere.
+            "capabilities": self.capabilities.model_dump(mode="json"),
+            "handler_defaults": self.settings.defaults.model_dump(),
             "request_schema": self.schema.json_schema(),
             "engine": {
                 "shares_calls": self.served.shares_calls,
@@ -241,6 +244,7 @@ class DiffusionService:
                 "profile": self.curves(self.engine.policy.profile),
                 "fixed_batch": self.settings.engine.fixed_batch,
                 "in_flight": self.engine.in_flight,
+                "memory_mb": most_taken(self.device) >> 20,
             },
         }
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import json
+import resource
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from diffusion_core.capabilities import Capabilities
+from diffusion_core.limits import Defaults, Limits
+from diffusion_core.request import RequestSchema
 from handler_client import Client, Form
 
 
@@ -110,3 +115,21 @@ def test_describe_tells_limits_defaults_and_schedulers(client: Client) -> None:
     assert "HeunDiscreteScheduler" in described["schedulers"]
     assert described["engine"]["shares_calls"] is True
     json.dumps(described)
+
+
+def test_a_description_makes_the_same_request_schema_elsewhere(client: Client) -> None:
+    described = json.loads(json.dumps(client.handler.describe_handle()))
+    schema = RequestSchema(
+        Capabilities.model_validate(described["capabilities"]),
+        Limits.model_validate(described["limits"]),
+        Defaults.model_validate(described["handler_defaults"]),
+    )
+    assert client.handler.service is not None
+    fields = {"prompt": "a", "scheduler": "HeunDiscreteScheduler", "seed": 3}
+    assert schema.json_schema() == client.handler.service.schema.json_schema()
+    assert schema.parse_json(fields) == client.handler.service.schema.parse_json(fields)
+
+
+def test_a_description_tells_the_memory_that_its_worker_took(client: Client) -> None:
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    assert client.handler.describe_handle()["engine"]["memory_mb"] >= resident >> 20
