@@ -24,6 +24,17 @@ class UnknownModelError(ServingError):
     kind = "client"
 
 
+class UnknownFileError(ServingError):
+    """The object storage has no such file (any more)."""
+
+    status = 404
+    code = "unknown_file"
+    kind = "client"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such file; results are deleted some time after a job's end")
+
+
 class IdempotencyConflictError(ServingError):
     """The idempotency key was used with another body."""
 

@@ -73,6 +73,14 @@ class WorkerState:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """A job's end that its webhook has not been told yet; `attempts` counts this one."""
+
+    job_id: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRecord:
     """An API key as it is kept: its hash, never the key. Times in seconds since 1970."""
 
@@ -188,6 +196,10 @@ class JobStore(Protocol):
         """Forgets jobs that ended before that moment, and returns them so that their files can
         go."""
 
+    async def shares_files(self, job_id: str) -> bool:
+        """Whether a job that is kept has this id or follows it: followers have the pictures of the
+        job they followed, so these stay until the last of them is forgotten."""
+
     async def depths(self) -> Sequence[Depth]:
         """Queue depths of every model and lane with jobs."""
 
@@ -216,6 +228,16 @@ class JobStore(Protocol):
     def cancellations(self) -> AsyncIterator[str]:
         """Ids of jobs that are cancelled or deleted while leased, as it happens, of all
         gateways."""
+
+    # Ends that webhooks have yet to be told. A job whose webhook wants `completed` is noted in the
+    # transaction of its end, however it ends; a job that is forgotten takes its note along.
+
+    async def take_deliveries(self, now: float, lease_s: float, limit: int) -> Sequence[Delivery]:
+        """Those that are due, earliest first, attempts raised by one; each is due again after
+        `lease_s` unless `settle_delivery` is called."""
+
+    async def settle_delivery(self, job_id: str, retry_at: float | None) -> None:
+        """Forgets a delivery (None), or makes it due at that moment; nothing if it is unknown."""
 
     # Results that were drawn before, by cache key.
 
