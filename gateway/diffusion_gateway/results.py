@@ -105,8 +105,9 @@ class ResultStore(ObjectStorage):
             # that.
             await self.put(target, await self.get(source), "")
 
-    async def url(self, key: str) -> str | None:
+    async def url(self, key: str, *, content_type: str | None = None) -> str | None:
         """A link past the gateway that works as long as results live; None: there is none."""
+        del content_type  # Clouds keep it with the file.
         settings = self._settings
         if settings.results_public_url is not None:
             return f"{settings.results_public_url.rstrip('/')}/{quote(key)}"
@@ -148,7 +149,7 @@ class ResultStore(ObjectStorage):
         )
 
     async def delete_job(self, job: Job, *, pictures: bool = True) -> None:
-        """Removes the files of a job that the store has forgotten.
+        """Removes the files of a job that the store forgets before or after this.
 
         Pictures go with the last job that shows them; with `pictures` False they stay until
         `sweep`: a record may live shorter than its results.
@@ -158,7 +159,7 @@ class ResultStore(ObjectStorage):
             folders += [
                 f"generations/{owner}"
                 for owner in dict.fromkeys((job.id, job.follows or job.id))
-                if self._jobs is None or not await self._jobs.shares_files(owner)
+                if self._jobs is None or not await self._jobs.shares_files(owner, but=job.id)
             ]
         for folder in folders:
             await self.delete([key async for key, _ in self.files(folder)])

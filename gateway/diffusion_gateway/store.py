@@ -196,9 +196,10 @@ class JobStore(Protocol):
         """Forgets jobs that ended before that moment, and returns them so that their files can
         go."""
 
-    async def shares_files(self, job_id: str) -> bool:
-        """Whether a job that is kept has this id or follows it: followers have the pictures of the
-        job they followed, so these stay until the last of them is forgotten."""
+    async def shares_files(self, owner: str, but: str) -> bool:
+        """Whether a kept job other than `but` has the id `owner`, or ended with it as its follower:
+        followers show the pictures of the job they followed, so these stay until the last of them
+        is forgotten. `follows` stays set for that in a job that ended so."""
 
     async def depths(self) -> Sequence[Depth]:
         """Queue depths of every model and lane with jobs."""
