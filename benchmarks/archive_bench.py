@@ -25,7 +25,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results" / "archive.json"
 
 # A config whose pictures fit any server's settings: sizes of messages are not what is measured.
-CONFIG = "handler: {device: cpu, limits: {min_size: 64, max_size: 512, max_images: 1}}\n"
+# The first picture is small, so that the time until it comes is that of the archive.
+CONFIG = """
+maxBatchDelay: 1
+startupTimeout: 1800
+handler:
+  device: cpu
+  limits: {min_size: 64, max_size: 512, max_images: 1}
+  defaults: {width: 64, height: 64, num_inference_steps: 2}
+"""
+FIRST_IMAGE = ("no-archive", "zip-store", "default")
 
 # The work of `cp` followed by fsync of each file, as the archiver's writer does.
 COPY = """
@@ -54,7 +63,13 @@ def main() -> None:
                 continue
             runs[name].append(contender())
             print(f"{number}: {name}: {runs[name][-1]}", flush=True)
-        _write(pipeline, runs)
+        _write(pipeline, runs, {})
+    first: dict[str, list[Run]] = {form: [] for form in FIRST_IMAGE}
+    for number in range(arguments.first_images):
+        for form, of in first.items():
+            of.append(_first_image(pipeline, work, form))
+            print(f"{number}: {form} up to its first image: {of[-1]}", flush=True)
+            _write(pipeline, runs, first)
     shutil.rmtree(work / "store", ignore_errors=True)
 
 
@@ -62,6 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="a folder on a disk with room")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--first-images", type=int, default=1, help="rounds up to a first image")
     parser.add_argument("--small", type=Path, help="another pipeline folder, for a quick try")
     return parser.parse_args()
 
@@ -115,6 +131,37 @@ def _contenders(pipeline: Path, work: Path) -> dict[str, Callable[[], Run]]:
     }
 
 
+def _first_image(pipeline: Path, work: Path, form: str) -> Run:
+    """Seconds to make an archive, and from a running TorchServe's register call to its picture."""
+    (work / "cache" / "torchserve-diffusers" / "hashes.json").unlink(missing_ok=True)
+    built = _measure(_build(pipeline, work, form), work)
+    run = ["--run-folder", str(work / "run")]
+    archive = next(path.name for path in (work / "store").glob("bench*"))
+    _script("server.py", "serve", "--port", "19380", "--model-store", str(work / "store"), *run)
+    try:
+        began = time.perf_counter()
+        _script("registry.py", "register", "--name", "bench", "--archive", archive, *run)
+        ready = time.perf_counter() - began
+        _script("image.py", "--name", "bench", "--prompt", "a", "--out", str(work / "a.png"), *run)
+        drawn = time.perf_counter() - began
+    finally:
+        _script("server.py", "stop", *run)
+    return {
+        "seconds": round(built["seconds"] + drawn, 2),
+        "make_seconds": built["seconds"],
+        "make_peak_mb": built["peak_mb"],
+        "ready_seconds": round(ready, 2),
+        "first_image_seconds": round(drawn, 2),
+    }
+
+
+def _script(name: str, *words: str) -> None:
+    command = [sys.executable, str(REPOSITORY / "scripts" / name), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        sys.exit(f"{name} {words[0]} failed: {done.stdout[-300:]}{done.stderr[-300:]}")
+
+
 def _build(pipeline: Path, work: Path, form: str) -> list[str]:
     script = REPOSITORY / "scripts" / "archive.py"
     words = ["build", "--model", pipeline, "--name", "bench", "--format", form, "--force"]
@@ -162,7 +209,7 @@ def _drop_page_cache() -> bool:
     return True
 
 
-def _write(pipeline: Path, runs: dict[str, list[Run]]) -> None:
+def _write(pipeline: Path, runs: dict[str, list[Run]], first: dict[str, list[Run]]) -> None:
     summary = {name: _summary(rounds) for name, rounds in runs.items() if rounds}
     document: dict[str, Any] = {
         "pipeline_bytes": sum(p.stat().st_size for p in pipeline.rglob("*") if p.is_file()),
@@ -174,6 +221,7 @@ def _write(pipeline: Path, runs: dict[str, list[Run]]) -> None:
         },
         "ratios": _ratios(summary),
         "summary": summary,
+        "up_to_first_image": first,
         "runs": runs,
     }
     RESULTS.parent.mkdir(exist_ok=True)

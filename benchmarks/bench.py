@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.calibration import Calibration, calibrate
+from benchmarks.apart import Apart
+from benchmarks.calibration import Calibration
 from benchmarks.client import Run
 from benchmarks.models import Model, find
-from benchmarks.peers.drawing import Drawer
 from benchmarks.systems import System
 from benchmarks.workload import Asked
 
@@ -52,13 +52,12 @@ class Bench:
         if model.name not in self._calibrations:
             self.say(f"{model.name}: t(b)")
             large = model.name == "sd15"
-            self._calibrations[model.name] = calibrate(
-                model,
-                Drawer(model.folder, model.dtype, self.threads),
-                batches=_BATCHES[: self.scaled(3 if large else 4, 2)],
-                steps=2 if large else 4,
-                rounds=self.scaled(1 if large else 5),
-            )
+            with Apart(model, self.threads) as apart:
+                self._calibrations[model.name] = apart.calibration(
+                    batches=_BATCHES[: self.scaled(3 if large else 4, 2)],
+                    steps=2 if large else 4,
+                    rounds=self.scaled(1 if large else 5),
+                )
         return self._calibrations[model.name]
 
     def calibrations(self) -> dict[str, Any]:

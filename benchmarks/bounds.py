@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
+from benchmarks.apart import Apart
 from benchmarks.bench import Bench
-from benchmarks.calibration import Calibration, Calls
+from benchmarks.calibration import Calibration
 from benchmarks.engine import InProcess, profile_of
 from benchmarks.figures import summary
 from benchmarks.models import Model
-from benchmarks.peers.drawing import Drawer
-from benchmarks.systems import Bare
 from benchmarks.workload import Asked, asked, mix
 from diffusion_core.policy import SchedulingPolicy
 
@@ -41,31 +39,33 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 
 class Stage:
-    """One model in this process twice: under the engine, and as the bare pipeline."""
+    """One model twice: under the engine in this process, and as the bare pipeline in another."""
 
     def __init__(self, bench: Bench, model: Model) -> None:
         self.model = model
         self._bench = bench
         self._small = model.name != "mid"
         self._allowed: Calibration = bench.calibration(model)
-        self._drawer = Drawer(model.folder, model.dtype, bench.threads)
+        self._bare = Apart(model, bench.threads, self._allowed.batch)
         self._profile = profile_of(model, self._allowed.calls)
         self._policy = SchedulingPolicy(self._allowed.rows, self._profile, override=True)
         self._engine = InProcess(model, self._policy, bench.threads)
         self._engine.warm_up(model, self._allowed.rows)
 
     def close(self) -> None:
-        """Ends the engine's threads."""
+        """Ends the engine's threads and the other process."""
         self._engine.engine.close()
+        self._bare.close()
 
     def of_what_t_b_allows(self) -> dict[str, Any]:
         """Seconds that models alone would take for the same calls' rows, over the seconds taken.
 
         The models are timed right before and right after each run, at the batch the engine uses.
         """
-        times = self._bench.scaled(4 if self._small else 2)
+        times = self._bench.scaled(4)
         workloads = {
-            "equal": [20] * 5 * times,
+            # A whole number of full batches: a rest would cost what no engine could save.
+            "equal": [20] * (self._allowed.rows // 2 * times),
             "mix": mix(times),
             "4 among 50": [4, 50, 4, 4, 50] * times,
             "alike": [30] * (5 * times - 1) + [4],
@@ -92,11 +92,10 @@ class Stage:
         for number in range(self._bench.scaled(3 if self._small else 2)):
             self._bench.say(f"{self.model.name}: padding, round {number + 1}")
             requests = asked(self.model, steps)
-            begun = time.perf_counter()
-            for start in range(0, len(requests), size):
-                batch = requests[start : start + size]
-                self._drawer.draw_padded([one.fields() for one in batch])
-            padded = time.perf_counter() - begun
+            fields = [one.fields() for one in requests]
+            padded = self._bare.padded_seconds(
+                [fields[start : start + size] for start in range(0, len(fields), size)]
+            )
             gains.append(padded / self._engine.run(asked(self.model, steps)).seconds)
         self._engine.use(self._policy)
         return {
@@ -111,37 +110,22 @@ class Stage:
         """The makespan of equal requests that come at once, over the bare pipeline's best."""
         count = self._bench.scaled(_BURST, 4)
         steps = 20 if self._small else 8
-        bare = Bare(self._drawer, self._allowed.batch)
         found = []
         for number in range(self._bench.scaled(3 if self._small else 2)):
             self._bench.say(f"{self.model.name}: burst, round {number + 1}")
             engine = self._engine.run(asked(self.model, [steps] * count)).seconds
-            found.append(engine / bare.run(asked(self.model, [steps] * count)).seconds)
+            found.append(engine / self._bare.run(asked(self.model, [steps] * count)).seconds)
         return {"requests": count, "steps": steps, "makespan": summary(found)}
 
     def _allowed_part(self, requests: Sequence[Asked]) -> float:
         counts = self._engine.engine.forward.counts
-        before = self._model_seconds()
+        probes = self._bench.scaled(_PROBES)
+        before = self._bare.model_seconds(self._allowed.rows, probes)
         rows, encoded, decoded = counts.denoiser_rows, counts.encoder_calls, counts.decoder_calls
         taken = self._engine.run(requests).seconds
         rows = counts.denoiser_rows - rows
         encoded, decoded = counts.encoder_calls - encoded, counts.decoder_calls - decoded
-        after = self._model_seconds()
+        after = self._bare.model_seconds(self._allowed.rows, probes)
         row, encode, decode = (fmean(pair) for pair in zip(before, after, strict=True))
         # Two encoder calls, of the prompt and the empty one, are one `encode`.
         return (rows * row + encoded * encode / 2 + decoded * decode) / taken
-
-    def _model_seconds(self) -> tuple[float, float, float]:
-        """Seconds of a row at the engine's batch, of an encoding and of a decoding, medians."""
-        calls = Calls(self.model, self._drawer.pipeline)
-        rows = self._allowed.rows
-        seconds: list[list[float]] = [[], [], []]
-        for _ in range(self._bench.scaled(_PROBES)):
-            for taken, task in zip(
-                seconds, (lambda: calls.denoise(rows), calls.encode, calls.decode), strict=True
-            ):
-                begun = time.perf_counter()
-                task()
-                taken.append(time.perf_counter() - begun)
-        row, encode, decode = map(median, seconds)
-        return row / rows, encode, decode

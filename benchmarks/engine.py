@@ -22,6 +22,7 @@ from diffusion_engine.call import Job, Pictures
 from diffusion_engine.engine import StepEngine
 from diffusion_engine.images import encode
 from diffusion_engine.loading import load_pipeline, with_tasks
+from diffusion_engine.memory import keep_freed_memory
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.served import ServedPipeline
 
@@ -36,7 +37,10 @@ class InProcess:
 
     def __init__(self, model: Model, policy: SchedulingPolicy, threads: int) -> None:
         settings = HandlerSettings(device="cpu", dtype=model.dtype, threads=threads)
-        pipeline = load_pipeline(model.folder, settings, _CPU)
+        keep_freed_memory()
+        # As the service does it: the OpenMP threads of loading end with the thread that loaded.
+        with ThreadPoolExecutor(1) as loading:
+            pipeline = loading.submit(load_pipeline, model.folder, settings, _CPU).result()
         self.served = ServedPipeline(with_tasks(pipeline), PromptCache(_CACHE_BYTES))
         self.engine = StepEngine(self.served, policy, max_waiting=_MAX_WAITING).start()
         self._files = ThreadPoolExecutor(2)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from benchmarks.apart import Apart
 from benchmarks.client import Run, ask_all
 from benchmarks.models import Model
-from benchmarks.peers.drawing import Drawer
 from benchmarks.torchserve import PEERS, TorchServe, build, build_guides, ports
 from benchmarks.workload import Asked, asked
 
@@ -39,30 +39,6 @@ class System(Protocol):
     def run(self, requests: Sequence[Asked]) -> Run:
         """Draws them all and tells what it took."""
         ...
-
-
-@dataclass
-class Bare:
-    """diffusers' own pipeline in this process: no server, all requests known beforehand.
-
-    It takes them in batches of equal steps, which is the best that whole pictures allow.
-    """
-
-    drawer: Drawer
-    batch: int
-
-    def run(self, requests: Sequence[Asked]) -> Run:
-        """Draws them all and tells what it took."""
-        run = Run()
-        begun = time.perf_counter()
-        ordered = sorted(requests, key=lambda one: one.steps)
-        for steps in sorted({one.steps for one in ordered}):
-            equal = [one.fields() for one in ordered if one.steps == steps]
-            for start in range(0, len(equal), self.batch):
-                files = self.drawer.draw(equal[start : start + self.batch])
-                run.latencies += [time.perf_counter() - begun] * len(files)
-        run.seconds = time.perf_counter() - begun
-        return run
 
 
 @dataclass
@@ -115,8 +91,8 @@ class Systems:
             raise RuntimeError(f"{name} does not draw")
         return system
 
-    def _bare(self) -> Bare:
-        return Bare(Drawer(self.model.folder, self.model.dtype, self._threads), self._batch)
+    def _bare(self) -> Apart:
+        return self._stack.enter_context(Apart(self.model, self._threads, self._batch))
 
     def _url(self, name: str) -> str:
         if name == SAME_STEPS:

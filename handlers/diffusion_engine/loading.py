@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import platform
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -73,26 +74,59 @@ def load_pipeline(folder: Path, settings: HandlerSettings, device: torch.device)
     return pipeline
 
 
+def read_ahead(folder: Path) -> None:
+    """Has the system read the weights in `folder` into its page cache, on a thread of its own.
+
+    Importing the pipeline's libraries takes seconds in which the disk has nothing else to do.
+    """
+
+    def read() -> None:
+        for file in sorted(folder.rglob("*.safetensors")):
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(descriptor)
+
+    if hasattr(os, "posix_fadvise"):
+        threading.Thread(target=read, name="read-ahead", daemon=True).start()
+
+
 def with_tasks(pipeline: Any) -> dict[Task, Any]:
     """The pipeline, and its image-to-image and inpainting forms where diffusers has them.
 
     All are built over the same models: no weight is loaded twice.
     """
-    from diffusers.pipelines import auto_pipeline
-
     tasks: dict[Task, Any] = {"text-to-image": pipeline}
-    mappings: dict[Task, Any] = {
-        "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-        "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
-    }
-    for task, mapping in mappings.items():
-        form = auto_pipeline._get_task_class(
-            mapping, type(pipeline).__name__, throw_error_if_not_exist=False
-        )
+    for task, suffix in _FORMS.items():
+        form = _form_of(type(pipeline).__name__, task, suffix)
         if form is not None:
             tasks[task] = _over_the_same_models(form, pipeline)
             tasks[task].set_progress_bar_config(disable=True)
     return tasks
+
+
+_FORMS: dict[Task, str] = {"image-to-image": "Img2Img", "inpainting": "Inpaint"}
+
+
+def _form_of(name: str, task: Task, suffix: str) -> Any:
+    """The class of a pipeline's other form, None if there is none.
+
+    diffusers' own table of forms imports every pipeline there is, most of a second of a worker's
+    start; it is asked only where the usual name leads nowhere.
+    """
+    import diffusers
+
+    form = getattr(diffusers, name.removesuffix("Pipeline") + suffix + "Pipeline", None)
+    if form is not None:
+        return form
+    from diffusers.pipelines import auto_pipeline
+
+    mapping = {
+        "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+        "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+    }[task]
+    return auto_pipeline._get_task_class(mapping, name, throw_error_if_not_exist=False)
 
 
 def _over_the_same_models(form: Any, pipeline: Any) -> Any:

@@ -12,11 +12,12 @@ import errno
 import hashlib
 import mmap
 import os
-import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
+
+from isal.isal_zlib import crc32  # several times as fast as zlib's
 
 from archiving.contents import Contents, Entry, record_text
 from archiving.hashes import HashCache, Progress, Reading
@@ -68,7 +69,7 @@ class _Writer:
         """Appends one entry; returns its size and SHA-256."""
         place = self._output.tell()
         if isinstance(entry.source, bytes):
-            crc, size = zlib.crc32(entry.source), len(entry.source)
+            crc, size = crc32(entry.source), len(entry.source)
             sha256 = hashlib.sha256(entry.source).hexdigest()
             header = ZipEntry(entry.path, size, crc, place)
             _write_all(self._output, header.local_header(self._when) + entry.source)
@@ -90,7 +91,7 @@ class _Writer:
             for offset, length in windows(size):
                 with window(file, offset, length) as view:
                     hashing = None if known else self._pool.submit(digest.update, view)
-                    crc = zlib.crc32(view, crc)
+                    crc = crc32(view, crc)
                     _copy_window(file, offset, view, self._output)
                     if hashing is not None:
                         hashing.result()
