@@ -1,0 +1,18 @@
+"""Metrics, as Prometheus reads them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from diffusion_gateway.api.auth import gateway_of, reader
+from diffusion_gateway.metrics import CONTENT_TYPE
+
+router = APIRouter()
+
+
+@router.get("/metrics", dependencies=[Depends(reader)], response_class=Response)
+async def get_metrics(request: Request) -> Response:
+    """Tells what the gateway counts, in Prometheus' text format; needs a key where keys are asked
+    for."""
+    gateway = gateway_of(request)
+    return Response(await gateway.metrics.scrape(gateway.store), media_type=CONTENT_TYPE)

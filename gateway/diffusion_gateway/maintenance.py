@@ -1,0 +1,145 @@
+"""Upkeep: what has to be done now and then, whoever asks for what.
+
+Every gateway of a store runs it; the store's methods are atomic, so two that meet do no harm. A
+turn that fails (the store or the storage does not answer) is counted and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from diffusion_core.errors import ServingError
+from diffusion_gateway.job import Job
+from diffusion_gateway.metrics import Metrics
+from diffusion_gateway.settings import GatewaySettings
+from diffusion_gateway.store import JobStore
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 200
+_LONGEST_PAUSE_S = 30.0
+_SPREAD = 0.2
+"""Pauses differ by so much, so that gateways of one store do not go in step."""
+
+
+class _Files(Protocol):
+    async def delete_job(self, job: Job, *, pictures: bool = True) -> None: ...
+
+    async def sweep(self, now: float) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Something to be done again every `every_s` seconds."""
+
+    name: str
+    every_s: float
+    turn: Callable[[], Awaitable[None]]
+
+
+class Maintenance:
+    """The loops of upkeep.
+
+    Args:
+        on_end: told of each job that upkeep has ended: its deadline passed, or its last attempt was
+            lost.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        results: _Files,
+        settings: GatewaySettings,
+        metrics: Metrics,
+        on_end: Callable[[Job], Awaitable[None]] | None = None,
+    ) -> None:
+        self._store = store
+        self._results = results
+        self._settings = settings
+        self._metrics = metrics
+        self._on_end = on_end
+        self.loops = (
+            Loop("reap", max(0.2, settings.lease_s / 5), self.reap),
+            Loop("overdue", 1.0, self.overdue),
+            Loop("promote", 2.0, self.promote),
+            Loop("expire", _between(1.0, settings.record_lifetime_s / 60, 60.0), self.expire),
+            Loop("sweep", _between(1.0, settings.result_lifetime_s / 48, 1800.0), self.sweep),
+        )
+
+    async def run(self) -> None:
+        """Runs all loops until it is cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            for loop in self.loops:
+                loops.create_task(self._repeat(loop), name=f"upkeep-{loop.name}")
+
+    async def reap(self) -> None:
+        """Hands back the jobs of workers that have gone silent."""
+        jobs = await self._store.reap(time.time())
+        for job in jobs:
+            logger.warning("job %s: its worker was lost (attempt %d)", job.id, job.attempts)
+            self._metrics.attempt(job.model, "lost")
+        await self._ended(jobs)
+
+    async def overdue(self) -> None:
+        """Fails the jobs whose deadline has passed while they waited."""
+        await self._ended(await self._store.overdue(time.time()))
+
+    async def promote(self) -> None:
+        """Puts jobs ahead that are close to their deadline."""
+        await self._store.promote(time.time(), self._settings.urgent_slack_s)
+
+    async def expire(self) -> None:
+        """Forgets jobs some time after their end. Their pictures live longer, by links that go past
+        the record."""
+        while True:
+            before = time.time() - self._settings.record_lifetime_s
+            jobs = await self._store.expire(before, _BATCH)
+            self._metrics.job_expired(len(jobs))
+            for job in jobs:
+                try:
+                    await self._results.delete_job(job, pictures=False)
+                except ServingError:
+                    # The sweep finds what nobody owns.
+                    self._metrics.upkeep_failed("expire")
+            if len(jobs) < _BATCH:
+                return
+
+    async def sweep(self) -> None:
+        """Deletes pictures that have had their lifetime, and files that nobody owns."""
+        count = await self._results.sweep(time.time())
+        if count:
+            logger.info("%d files deleted that were due", count)
+
+    async def _ended(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if not job.status.ended:
+                continue
+            self._metrics.job_ended(job)
+            if self._on_end is not None:
+                await self._on_end(job)
+
+    async def _repeat(self, loop: Loop) -> None:
+        failures = 0
+        while True:
+            pause = min(loop.every_s * 2**failures, max(loop.every_s, _LONGEST_PAUSE_S))
+            await asyncio.sleep(pause * random.uniform(1 - _SPREAD, 1 + _SPREAD))
+            try:
+                await loop.turn()
+                failures = 0
+            except Exception as error:
+                # Whatever it is, the next turn may succeed, and upkeep must not end. Messages may
+                # hold what clients sent, so the log gets the kind only.
+                failures = min(failures + 1, 10)
+                self._metrics.upkeep_failed(loop.name)
+                reason = error.message if isinstance(error, ServingError) else type(error).__name__
+                logger.warning("upkeep: %s failed, will be tried again: %s", loop.name, reason)
+
+
+def _between(least: float, value: float, most: float) -> float:
+    return min(most, max(least, value))
