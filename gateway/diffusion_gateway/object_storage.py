@@ -44,8 +44,8 @@ _CAUSES = (
     ("os error 13", "may not be written"),
     ("NoSuchBucket", "has no such bucket"),
     ("NoSuchContainer", "has no such container"),
-    ("403", "refuses (403); look at its credentials and permissions"),
-    ("401", "refuses (401); look at its credentials"),
+    ("status code: 401", "refuses; look at its credentials"),
+    ("status code: 403", "refuses; look at its credentials and permissions"),
     ("timed out", "did not answer in time"),
     ("HTTP error: error sending request", "cannot be reached"),
 )
