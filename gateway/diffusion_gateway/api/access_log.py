@@ -1,0 +1,61 @@
+"""One line and one count for each request: never a query string, a header or a body."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Protocol
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_LONGEST_PATH = 200
+
+
+class _Counts(Protocol):
+    def http(self, route: str, method: str, status: int, seconds: float) -> None: ...
+
+
+class AccessLog:
+    """Logs and counts a request once its answer begins."""
+
+    def __init__(self, app: ASGIApp, counts: _Counts) -> None:
+        self._app = app
+        self._counts = counts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+
+        async def noting(message: Message) -> None:
+            status = _status(message)
+            if status is not None:
+                self._note(scope, status, time.perf_counter() - begun)
+            await send(message)
+
+        await self._app(scope, receive, noting)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope.get("method", "WEBSOCKET")
+        if method not in _METHODS and method != "WEBSOCKET":
+            method = "OTHER"
+        route = getattr(scope.get("route"), "path", "none")
+        self._counts.http(route, method, status, seconds)
+        if logger.isEnabledFor(logging.INFO):
+            # Quoted: a path may hold line breaks, or terminals' control characters.
+            path = quote(scope["path"])[:_LONGEST_PATH]
+            client = (scope.get("client") or ("-", 0))[0]
+            logger.info("%s %s %s %d %.1f ms", client, method, path, status, seconds * 1000)
+
+
+def _status(message: Message) -> int | None:
+    if message["type"] in ("http.response.start", "websocket.http.response.start"):
+        status: int = message["status"]
+        return status
+    return 101 if message["type"] == "websocket.accept" else None

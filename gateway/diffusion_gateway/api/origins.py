@@ -1,0 +1,79 @@
+"""Pages of other sites: a browser says whose page asks, and only known ones are answered."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from diffusion_core.errors import ServingError
+from diffusion_gateway.api.problems import MisdirectedError, problem_response
+from diffusion_gateway.errors import ForbiddenError
+from diffusion_gateway.settings import GatewaySettings
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+class Origins:
+    """Refuses requests from pages of other origins, and where no key is asked for, requests to
+    names that are not this machine's: a page whose name was pointed at a loopback address (DNS
+    rebinding) would count as the gateway's own."""
+
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+        self._app = app
+        self._allowed = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
+        self._hosts: frozenset[str] | None = None
+        if settings.public_url is not None:
+            parts = urlsplit(settings.public_url.lower())
+            self._allowed.add(f"{parts.scheme}://{parts.netloc}")
+        if not settings.authenticates:
+            names = {urlsplit(origin).netloc for origin in self._allowed}
+            self._hosts = _LOOPBACK | {_without_port(name) for name in names}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = None
+        if scope["type"] in ("http", "websocket"):
+            error = self._refusal(scope)
+        if error is None:
+            await self._app(scope, receive, send)
+        else:
+            await refuse(error, scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ServingError | None:
+        host = origin = ""
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value.decode("latin-1").lower()
+            elif name == b"origin":
+                origin = value.decode("latin-1").lower()
+        if self._hosts is not None and _without_port(host) not in self._hosts:
+            return MisdirectedError(
+                "Host: without API keys only requests to this machine by a loopback name are "
+                "answered, or to the host of public_url",
+                field="Host",
+            )
+        if origin and origin not in self._allowed and urlsplit(origin).netloc != host:
+            return ForbiddenError(
+                "Origin: pages of this origin may not ask; see allowed_origins", field="Origin"
+            )
+        return None
+
+
+async def refuse(error: ServingError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with a problem document, before a WebSocket is opened too."""
+    if scope["type"] == "http":
+        await problem_response(error)(scope, receive, send)
+        return
+    await receive()
+    # A WebSocket that is closed before it is opened is answered with a response: 403 where the
+    # server knows no better.
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await problem_response(error)(scope, receive, send)
+    else:
+        await send({"type": "websocket.close", "code": 1008})
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]

@@ -1,0 +1,259 @@
+"""Intake: from what a client sent to a job that is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from diffusion_core.errors import InvalidFieldError, OverloadedError, ServingError
+from diffusion_core.identity import digest
+from diffusion_core.request import GenerationRequest
+from diffusion_gateway.errors import (
+    QueueFullError,
+    ResultsUnavailableError,
+    TooManyJobsError,
+)
+from diffusion_gateway.job import LANES, Job, Result, new_id
+from diffusion_gateway.options import JobOptions, split
+from diffusion_gateway.store import JobStore, Submitted
+from diffusion_gateway.tenants import Tenant, Tenants
+
+if TYPE_CHECKING:
+    from diffusion_gateway.cache import ResponseCache
+    from diffusion_gateway.catalog import Catalog, ServedModel
+    from diffusion_gateway.estimates import Estimator
+    from diffusion_gateway.metrics import Metrics
+    from diffusion_gateway.results import ResultStore
+    from diffusion_gateway.waits import Waits
+
+_DRAWN_BITS = 53
+"""Drawn seeds stay below 2**53, which every JSON reader holds exactly."""
+
+_IMAGES = ("image", "mask_image")
+
+_NOT_KEPT = frozenset({*_IMAGES, "stream", "timeout_s", "checkpoint", "checkpoint_every"})
+
+_LONG = 2048
+"""Texts and files above this many characters or bytes count by their hash in a body's digest."""
+
+_ASIDE = 1 << 18
+"""Fields with more text than this are parsed on a thread: base64 of megabytes takes a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What intake works with."""
+
+    store: JobStore
+    results: ResultStore
+    catalog: Catalog
+    cache: ResponseCache
+    estimator: Estimator
+    tenants: Tenants
+    waits: Waits
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A job that is not kept yet, and the files it comes with."""
+
+    job: Job
+    files: dict[str, bytes]
+
+
+class Intake:
+    """Takes submissions. What it returns is kept: 202 may be said."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def accept(
+        self,
+        fields: Mapping[str, Any],
+        tenant: Tenant,
+        *,
+        form: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Submitted:
+        """Validates, draws a seed if none was named, looks into the cache, keeps and queues.
+
+        The tenant's rate was counted before (`Tenants.throttle`).
+
+        Args:
+            fields: the request's fields and the gateway's own (`JobOptions`), from JSON or, if
+                `form`, as text and files' bytes.
+
+        Raises:
+            InvalidFieldError, UnknownModelError, IdempotencyConflictError, QueueFullError,
+            TooManyJobsError, OverloadedError (a deadline that cannot be met),
+            StoreUnavailableError, ResultsUnavailableError.
+        """
+        options, asked = split(fields, form=form)
+        model = self._model(options.model)
+        if _size(asked) > _ASIDE:
+            request, body = await asyncio.to_thread(_read, model, asked, fields, form)
+        else:
+            request, body = _read(model, asked, fields, form)
+        draft = self._draft(model, request, options, tenant)
+        job = draft.job.model_copy(update={"idempotency_key": idempotency_key, "body_digest": body})
+        submitted = await self._keep(replace(draft, job=job), tenant)
+        if submitted.created:
+            self._parts.metrics.job_accepted(job.model)
+        return submitted
+
+    def _model(self, name: str | None) -> ServedModel:
+        if name is not None:
+            return self._parts.catalog.get(name)
+        models = self._parts.catalog.models()
+        if len(models) == 1:
+            return models[0]
+        if not models:
+            raise OverloadedError("no model is served yet", retry_after=5.0)
+        raise InvalidFieldError("model: must be named where several are served", field="model")
+
+    def _draft(
+        self, model: ServedModel, request: GenerationRequest, options: JobOptions, tenant: Tenant
+    ) -> _Draft:
+        seeded = request.seed is not None
+        may_cache = seeded and options.cache and tenant.cache
+        keys = dict(self._parts.cache.keys(model, request)) if may_cache else {}
+        if not seeded:
+            request = replace(request, seed=secrets.randbits(_DRAWN_BITS))
+        files = {
+            name: source.data for name in _IMAGES if (source := getattr(request, name)) is not None
+        }
+        identifier, now = new_id(), time.time()
+        steps = _steps(request)
+        job = Job(
+            id=identifier,
+            tenant=tenant.name,
+            model=model.name,
+            task=request.task,
+            fields=_kept_fields(model, request),
+            inputs={name: f"inputs/{identifier}/{name}" for name in files},
+            seeded=seeded,
+            steps=steps,
+            work=float(steps * request.pixels * request.num_images),
+            priority=options.asked_priority,
+            lane=LANES[options.asked_priority],
+            deadline=None if options.deadline is None else now + options.deadline,
+            webhook=options.hook,
+            cache_keys=keys,
+            submitted_at=now,
+        )
+        return _Draft(job, files)
+
+    async def _keep(self, draft: _Draft, tenant: Tenant) -> Submitted:
+        """Files first, then the record: a job that is kept has all it needs."""
+        job, parts = draft.job, self._parts
+        stored = False
+        try:
+            for name, data in draft.files.items():
+                stored = True
+                await parts.results.put(job.inputs[name], data, "application/octet-stream")
+            found = await self._found(job)
+            stored = stored or found is not None
+            submitted = await self._submit(job, tenant)
+        except BaseException:
+            if stored:
+                await self._forget_files(job)
+            raise
+        if not submitted.created:
+            if stored:
+                await self._forget_files(job)
+            return submitted
+        if found is not None and await parts.store.complete_cached(job.id, found):
+            return Submitted(await parts.store.get(job.id), created=True)
+        await self._check_deadline(submitted.job)
+        return submitted
+
+    async def _found(self, job: Job) -> Result | None:
+        if not job.cache_keys:
+            return None
+        try:
+            return await self._parts.cache.find(job)
+        except ResultsUnavailableError:
+            # The job can wait for the storage; a lookup cannot.
+            return None
+
+    async def _submit(self, job: Job, tenant: Tenant) -> Submitted:
+        parts = self._parts
+        try:
+            return await parts.store.submit(job, parts.tenants.admission(tenant))
+        except TooManyJobsError as error:
+            error.retry_after = error.retry_after or await parts.waits.for_room(tenant.name)
+            raise
+        except QueueFullError as error:
+            error.retry_after = error.retry_after or await parts.waits.for_room(None)
+            raise
+
+    async def _check_deadline(self, job: Job) -> None:
+        """Refuses a job that cannot be done in time, even if all goes well.
+
+        Its place in the queue is known only once it has one, so it is taken back out.
+        """
+        if job.deadline is None:
+            return
+        interval = await self._parts.estimator.interval(job)
+        left = job.deadline - time.time()
+        if interval is None or interval.low <= left:
+            return
+        await self._parts.store.delete(job.id)
+        await self._forget_files(job)
+        raise OverloadedError(
+            "deadline: cannot be met",
+            field="deadline",
+            bound={"minimum": math.ceil(interval.low)},
+            retry_after=interval.low - left,
+        )
+
+    async def _forget_files(self, job: Job) -> None:
+        try:
+            await self._parts.results.delete_job(job)
+        except ServingError:
+            # Upkeep finds what nobody owns; the client's answer matters more.
+            return
+
+
+def _read(
+    model: ServedModel, asked: Mapping[str, Any], fields: Mapping[str, Any], form: bool
+) -> tuple[GenerationRequest, str]:
+    """The validated request, and a digest of all that the client sent."""
+    schema = model.schema
+    request = schema.parse_form(asked) if form else schema.parse_json(asked)
+    return request, digest({name: _short(value) for name, value in fields.items()})
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > _LONG:
+        return {"text": hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()}
+    if isinstance(value, bytes):
+        return {"file": hashlib.sha256(value).hexdigest()}
+    return value
+
+
+def _size(fields: Mapping[str, Any]) -> int:
+    return sum(len(value) for value in fields.values() if isinstance(value, (str, bytes)))
+
+
+def _steps(request: GenerationRequest) -> int:
+    """Denoising steps that will be done: over an image, only the share that `strength` says."""
+    return max(1, round(request.num_inference_steps * (request.strength or 1.0)))
+
+
+def _kept_fields(model: ServedModel, request: GenerationRequest) -> dict[str, Any]:
+    """The request in the words of the model's own schema, seed and defaults included."""
+    known = model.schema.models[request.task].model_fields
+    values = {**asdict(replace(request, image=None, mask_image=None))}
+    return {
+        name: values[name]
+        for name, field in known.items()
+        if name not in _NOT_KEPT and (values[name] is not None or field.default is not None)
+    }

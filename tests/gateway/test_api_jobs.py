@@ -1,0 +1,535 @@
+"""Submitting, looking, listing, cancelling, forgetting: over the real store."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import pytest
+from api_rig import (
+    claim,
+    client_of,
+    fail,
+    finish,
+    make_gateway,
+    picture,
+    scripted_model,
+)
+
+from diffusion_core.errors import ModelError
+from diffusion_gateway.api.schemas import JobDocument, JobPage, Problem
+from diffusion_gateway.errors import UnknownFileError
+from diffusion_gateway.gateway import Gateway
+from diffusion_gateway.job import Job, Lane, Result, Status
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with make_gateway(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def client(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+    async with client_of(gateway) as made:
+        yield made
+
+
+async def submit(client: httpx2.AsyncClient, **fields: Any) -> dict[str, Any]:
+    answer = await client.post("/generate", json={"prompt": "red heart", **fields})
+    assert answer.status_code == 202, answer.text
+    return JobDocument.model_validate(answer.json()).model_dump(mode="json")
+
+
+def problem(answer: httpx2.Response, status: int, field: str | None = None) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = Problem.model_validate(answer.json())
+    assert document.field == field
+    return answer.json()
+
+
+async def test_a_job_from_its_submission_to_its_picture(client, gateway):
+    accepted = await submit(client, seed=7, num_images=2)
+    assert accepted["status"] == "pending"
+    assert accepted["queue_position"] == 1
+    path = f"/jobs/{accepted['job_id']}"
+
+    job = await claim(gateway)
+    await gateway.store.progress(job, 5)
+    running = (await client.get(path)).json()
+    assert (running["status"], running["step"], running["progress"]) == ("processing", 5, 0.5)
+    assert "queue_position" not in running
+
+    assert await finish(gateway, job)
+    done = (await client.get(path)).json()
+    JobDocument.model_validate(done)
+    assert (done["status"], done["progress"], done["seed"]) == ("completed", 1.0, 7)
+    assert [image["seed"] for image in done["images"]] == [7, 8]
+    assert done["image_url"] == done["images"][0]["url"]
+    assert (await client.get(done["images"][1]["url"])).content == picture(8)
+
+
+async def test_the_location_is_the_job(client):
+    answer = await client.post("/generate", json={"prompt": "red heart"})
+    assert answer.headers["location"] == answer.json()["links"]["self"]
+    assert (await client.get(answer.headers["location"])).status_code == 200
+
+
+async def test_a_seed_is_drawn_and_told_where_none_was_named(client, gateway):
+    first, second = await submit(client), await submit(client)
+    assert first["seed"] != second["seed"]
+    assert max(first["seed"], second["seed"]) < 2**53
+    assert not (await gateway.store.get(first["job_id"])).seeded
+    assert (await gateway.store.get((await submit(client, seed=3))["job_id"])).seeded
+
+
+async def test_what_is_kept_is_a_request_the_model_takes(client, gateway):
+    accepted = await submit(client, negative_prompt=None, preview_every=2)
+    job = await gateway.store.get(accepted["job_id"])
+    parsed = scripted_model().schema.parse_json(job.fields)
+    assert parsed.seed == accepted["seed"]
+    assert parsed.num_inference_steps == 10 == job.steps
+    assert job.work == 10 * 64 * 64
+    assert parsed.preview_every == 2
+
+
+async def test_priorities_and_deadlines_are_kept(client, gateway):
+    accepted = await submit(client, priority="high", deadline=60)
+    job = await gateway.store.get(accepted["job_id"])
+    assert job.lane is Lane.URGENT
+    assert job.deadline == pytest.approx(job.submitted_at + 60)
+    await submit(client)
+    assert (await submit(client, priority="high"))["queue_position"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": "x" * 2001}, "prompt"),
+        ({"prompt": "x", "num_inference_steps": 51}, "num_inference_steps"),
+        ({"prompt": "x", "num_inference_steps": "20"}, "num_inference_steps"),
+        ({"prompt": "x", "width": 63}, "width"),
+        ({"prompt": "x", "seed": -1}, "seed"),
+        ({"prompt": "x", "steps": 3}, "steps"),
+        ({"prompt": "x", "stream": True}, "stream"),
+        ({"prompt": "x", "timeout_s": 3}, "timeout_s"),
+        ({"prompt": "x", "checkpoint": ""}, "checkpoint"),
+        ({"prompt": "x", "checkpoint_every": 3}, "checkpoint_every"),
+        ({"prompt": "x", "priority": "urgent"}, "priority"),
+        ({"prompt": "x", "deadline": 0}, "deadline"),
+        ({"prompt": "x", "deadline": -1}, "deadline"),
+        ({"prompt": "x", "deadline": "5"}, "deadline"),
+        ({"prompt": "x", "deadline": True}, "deadline"),
+        ({"prompt": "x", "cache": "no"}, "cache"),
+        ({"prompt": "x", "model": 3}, "model"),
+        ({"prompt": "x", "webhook": "http://example.org"}, "webhook"),
+        ({"prompt": "x", "webhook": {"url": "ftp://example.org"}}, "webhook.url"),
+        ({"prompt": "x", "webhook": {"url": "http://"}}, "webhook.url"),
+        ({"prompt": "x", "webhook": {"url": "http://a:b@c.org"}}, "webhook.url"),
+        ({"prompt": "x", "webhook": {"url": "http://c.org:99999"}}, "webhook.url"),
+        ({"prompt": "x", "webhook": {"url": "http://c.org", "events": []}}, "webhook.events"),
+        ({"prompt": "x", "controlnet": "canny"}, "controlnet"),
+        ({"prompt": "x", "image": "!!"}, "image"),
+        ({}, "prompt"),
+    ],
+)
+async def test_a_wrong_field_is_named_and_its_value_is_not_repeated(client, fields, field):
+    answer = await client.post("/generate", json={**fields, "negative_prompt": "SECRET"})
+    document = problem(answer, 422, field)
+    assert document["code"] == "invalid_field"
+    assert "SECRET" not in answer.text
+
+
+async def test_a_key_that_is_no_name_is_not_repeated(client):
+    answer = await client.post("/generate", json={"prompt": "x", "a secret sentence": 1})
+    assert "secret" not in json.dumps(problem(answer, 422, "(unprintable name)"))
+
+
+async def test_a_value_of_a_wrong_kind_is_not_repeated(client):
+    answer = await client.post("/generate", json={"prompt": ["my secret"], "model": "emoji"})
+    problem(answer, 422, "prompt")
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"prompt"',
+        b'{"prompt": "x", "prompt": "y"}',
+        b'{"prompt": "x", "guidance_scale": NaN}',
+        b'{"prompt": "x", "deadline": Infinity}',
+        b'{"prompt": "x", "webhook": {"url": "http://a.org", "url": "http://b.org"}}',
+        b'{"prompt": "\xff"}',
+        b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}",
+        b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    ],
+)
+async def test_a_body_that_is_no_json_object_is_malformed(client, body):
+    answer = await client.post(
+        "/generate", content=body, headers={"content-type": "application/json"}
+    )
+    problem(answer, 400)
+
+
+@pytest.mark.parametrize(
+    "value", ['"\\ud800"', "1e999", "-1e999", "18446744073709551616", "[[[[]]]]"]
+)
+@pytest.mark.parametrize("field", ["prompt", "seed", "deadline", "guidance_scale", "webhook"])
+async def test_odd_values_are_refused_by_field(client, field, value):
+    fields = {"prompt": '"x"', field: value}
+    body = "{" + ", ".join(f'"{name}": {text}' for name, text in fields.items()) + "}"
+    answer = await client.post(
+        "/generate", content=body.encode(), headers={"content-type": "application/json"}
+    )
+    problem(answer, 422, field)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "text/plain"},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"content-type": "application/json; charset=utf-16"},
+        {"content-type": ""},
+    ],
+)
+async def test_other_content_types_are_refused(client, headers):
+    problem(await client.post("/generate", content=b"{}", headers=headers), 415, "Content-Type")
+
+
+async def test_compressed_bodies_are_refused(client):
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = await client.post("/generate", content=b"{}", headers=headers)
+    problem(answer, 415, "Content-Encoding")
+
+
+async def test_a_body_in_utf8_may_say_so(client):
+    headers = {"content-type": "application/json; charset=UTF-8"}
+    answer = await client.post("/generate", content=b'{"prompt": "\xc3\xa9"}', headers=headers)
+    assert answer.status_code == 202
+
+
+async def test_an_image_comes_as_base64_or_as_a_file(client, gateway):
+    data = picture(9)
+    accepted = await submit(client, image=base64.b64encode(data).decode(), strength=0.5)
+    job = await gateway.store.get(accepted["job_id"])
+    assert (job.task, job.steps) == ("image-to-image", 5)
+    assert await gateway.results.get(job.inputs["image"]) == data
+    assert "image" not in job.fields
+
+    answer = await client.post(
+        "/generate",
+        data={"prompt": "x", "strength": "0.5", "seed": "4", "priority": "low"},
+        files={"image": ("a.png", data), "mask_image": ("b.png", picture(1))},
+    )
+    assert answer.status_code == 202, answer.text
+    job = await gateway.store.get(answer.json()["job_id"])
+    assert (job.task, job.lane, job.fields["seed"]) == ("inpainting", Lane.LOW, 4)
+    assert await gateway.results.get(job.inputs["image"]) == data
+
+
+async def test_forms_take_webhooks_as_json_and_refuse_what_is_odd(client):
+    webhook = json.dumps({"url": "http://example.org/hook", "events": ["start"]})
+    part = {"prompt": (None, "x"), "webhook": (None, webhook), "deadline": (None, "60")}
+    assert (await client.post("/generate", files=part)).status_code == 202
+    answer = await client.post("/generate", files={"prompt": (None, "x"), "webhook": (None, "{")})
+    problem(answer, 422, "webhook")
+    answer = await client.post("/generate", files={"prompt": ("a.txt", b"x")})
+    problem(answer, 422, "prompt")
+    answer = await client.post("/generate", files={"priority": ("a.txt", b"x")})
+    problem(answer, 422, "priority")
+    twice = [("prompt", (None, "x")), ("prompt", (None, "y"))]
+    problem(await client.post("/generate", files=twice), 400)
+
+
+async def test_a_form_that_breaks_off_is_malformed(client):
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    body = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nred'
+    problem(await client.post("/generate", content=body, headers=headers), 422, "prompt")
+    headers = {"content-type": "multipart/form-data"}
+    problem(await client.post("/generate", content=body, headers=headers), 400)
+
+
+async def test_a_refused_submission_leaves_no_files(tmp_path):
+    async with make_gateway(tmp_path, max_waiting=1) as gateway, client_of(gateway) as client:
+        await submit(client)
+        image = base64.b64encode(picture()).decode()
+        answer = await client.post("/generate", json={"prompt": "x", "image": image})
+        assert problem(answer, 503)["code"] == "queue_full"
+        assert int(answer.headers["retry-after"]) >= 1
+        assert await gateway.results.sweep(now=2**40) == 0
+
+
+async def test_the_model_must_be_named_only_where_there_are_several(tmp_path):
+    models = scripted_model("emoji"), scripted_model("sdxl")
+    async with make_gateway(tmp_path, *models) as gateway, client_of(gateway) as client:
+        problem(await client.post("/generate", json={"prompt": "x"}), 422, "model")
+        answer = await client.post("/generate", json={"prompt": "x", "model": "a secret"})
+        assert "secret" not in json.dumps(problem(answer, 404, "model"))
+        assert (await submit(client, model="sdxl"))["model"] == "sdxl"
+
+
+async def test_without_a_model_nothing_is_taken(tmp_path):
+    async with make_gateway(tmp_path) as gateway, client_of(gateway) as client:
+        gateway.catalog.served.clear()
+        answer = await client.post("/generate", json={"prompt": "x"})
+        problem(answer, 503)
+        assert answer.headers["retry-after"]
+
+
+async def test_a_repeated_submission_finds_the_first_ones_job(client, gateway):
+    headers = {"idempotency-key": "order-17"}
+    first = await client.post("/generate", json={"prompt": "x", "width": 64}, headers=headers)
+    again = await client.post("/generate", json={"width": 64, "prompt": "x"}, headers=headers)
+    assert first.json()["job_id"] == again.json()["job_id"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    other = await client.post("/generate", json={"prompt": "y"}, headers=headers)
+    assert problem(other, 409, "Idempotency-Key")["code"] == "idempotency_conflict"
+    assert len((await client.get("/jobs")).json()["jobs"]) == 1
+
+
+async def test_a_repeated_form_is_known_by_its_files(client):
+    headers = {"idempotency-key": "order-18"}
+
+    async def send(colour: int) -> httpx2.Response:
+        files = {"prompt": (None, "x"), "image": ("a.png", picture(colour))}
+        return await client.post("/generate", files=files, headers=headers)
+
+    first, again = await send(1), await send(1)
+    assert first.json()["job_id"] == again.json()["job_id"]
+    problem(await send(2), 409, "Idempotency-Key")
+
+
+async def test_concurrent_repetitions_make_one_job(client):
+    answers = await asyncio.gather(
+        *(
+            client.post("/generate", json={"prompt": "x"}, headers={"idempotency-key": "k"})
+            for _ in range(20)
+        )
+    )
+    assert len({answer.json()["job_id"] for answer in answers}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "\u00e9"])
+async def test_an_idempotency_key_is_visible_ascii(client, key):
+    headers = {"idempotency-key": key.encode("latin-1")}
+    answer = await client.post("/generate", json={"prompt": "x"}, headers=headers)
+    problem(answer, 422, "Idempotency-Key")
+
+
+async def test_waiting_ends_with_the_job(client, gateway):
+    async def work() -> None:
+        while (job := await claim(gateway)) is None:
+            await asyncio.sleep(0.01)
+        await finish(gateway, job)
+
+    worker = asyncio.create_task(work())
+    headers = {"prefer": "respond-async, wait=20"}
+    answer = await client.post("/generate", json={"prompt": "x"}, headers=headers)
+    await worker
+    assert answer.status_code == 200
+    assert answer.headers["preference-applied"] == "wait=20"
+    assert answer.json()["status"] == "completed"
+
+
+async def test_waiting_is_bounded_and_then_the_job_goes_on(tmp_path):
+    async with make_gateway(tmp_path, max_wait_s=0.05) as gateway, client_of(gateway) as client:
+        headers = {"prefer": "wait=9000"}
+        answer = await client.post("/generate", json={"prompt": "x"}, headers=headers)
+        assert answer.status_code == 202
+        assert answer.headers["preference-applied"] == "wait=0.05"
+        assert answer.json()["queue_position"] == 1
+
+
+async def test_a_wait_that_is_no_number_is_refused_and_other_preferences_pass(client):
+    answer = await client.post("/generate", json={"prompt": "x"}, headers={"prefer": "wait=soon"})
+    problem(answer, 422, "Prefer")
+    headers = {"prefer": "handling=lenient; respond-async"}
+    assert (
+        await client.post("/generate", json={"prompt": "x"}, headers=headers)
+    ).status_code == 202
+
+
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once(tmp_path):
+    class Slow:
+        async def interval(self, job):
+            return SimpleNamespace(low=30.0, expected=40.0, high=50.0)
+
+    async with (
+        make_gateway(tmp_path, estimator=Slow()) as gateway,
+        client_of(gateway) as client,
+    ):
+        answer = await client.post("/generate", json={"prompt": "x", "deadline": 10})
+        document = problem(answer, 503, "deadline")
+        assert document["bound"] == {"minimum": 30}
+        assert 19 <= int(answer.headers["retry-after"]) <= 21
+        assert (await client.get("/jobs")).json()["jobs"] == []
+        accepted = await submit(client, deadline=35)
+        assert accepted["estimated_time"] == 40.0
+        assert accepted["estimated_interval"] == [30.0, 50.0]
+
+
+async def test_a_failed_job_shows_its_problem(client, gateway):
+    accepted = await submit(client)
+    await fail(gateway, await claim(gateway), ModelError("the pipeline failed"))
+    document = (await client.get(f"/jobs/{accepted['job_id']}")).json()
+    assert document["status"] == "failed"
+    assert document["error"]["code"] == "model_error"
+    assert document["image_url"] is None
+
+
+async def test_pages_of_jobs_hold_each_once(client, gateway):
+    made = [(await submit(client))["job_id"] for _ in range(7)]
+    await finish(gateway, await claim(gateway))
+    seen, before = [], None
+    while True:
+        query = {"limit": 3} | ({} if before is None else {"before": before})
+        page = JobPage.model_validate((await client.get("/jobs", params=query)).json())
+        seen += [job.job_id for job in page.jobs]
+        before = page.next
+        if before is None:
+            break
+    assert seen == sorted(made, reverse=True)
+    pending = (await client.get("/jobs", params={"status": "pending"})).json()["jobs"]
+    assert len(pending) == 6
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=ten", "limit"),
+        ("before=zzz", "before"),
+        ("status=done", "status"),
+        ("page=2", "page"),
+        ("a%20secret=2", "parameter"),
+    ],
+)
+async def test_wrong_parameters_are_named(client, query, field):
+    answer = await client.get(f"/jobs?{query}")
+    problem(answer, 422, field)
+    assert "secret" not in answer.text
+
+
+async def test_prompts_are_shown_to_who_asks_for_them_only(client):
+    accepted = await submit(client, prompt="my dear secret", seed=3)
+    path = f"/jobs/{accepted['job_id']}"
+    assert "secret" not in (await client.get(path)).text
+    assert "secret" not in (await client.get("/jobs")).text
+    asked = (await client.get(path, params={"include": "request"})).json()
+    JobDocument.model_validate(asked)
+    assert asked["request"]["prompt"] == "my dear secret"
+    problem(await client.get(path, params={"include": "all"}), 422, "include")
+
+
+async def test_cancelling_and_then_forgetting(client, gateway):
+    accepted = await submit(client)
+    path = f"/jobs/{accepted['job_id']}"
+    answer = await client.delete(path)
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    assert await claim(gateway) is None
+    assert (await client.delete(path)).status_code == 204
+    problem(await client.get(path), 404)
+    problem(await client.delete(path), 404)
+
+
+async def test_a_running_job_is_cancelled_too(client, gateway):
+    accepted = await submit(client)
+    job = await claim(gateway)
+    answer = await client.delete(f"/jobs/{accepted['job_id']}")
+    assert answer.json()["status"] == "cancelled"
+    assert not await finish(gateway, job)
+    document = (await client.get(f"/jobs/{accepted['job_id']}")).json()
+    assert (document["status"], document["images"]) == ("cancelled", [])
+
+
+async def test_a_purge_takes_prompt_and_pictures_along(client, gateway):
+    image = base64.b64encode(picture()).decode()
+    accepted = await submit(client, image=image)
+    job = await claim(gateway)
+    await finish(gateway, job)
+    done = (await client.get(f"/jobs/{job.id}")).json()
+    assert (await client.delete(f"/jobs/{job.id}?purge=true")).status_code == 204
+    problem(await client.get(done["image_url"]), 404)
+    for key in (*job.inputs.values(), f"generations/{accepted['job_id']}/0.png"):
+        with pytest.raises(UnknownFileError):
+            await gateway.results.get(key)
+    assert (await client.get("/jobs")).json()["jobs"] == []
+
+
+async def test_a_purge_ends_a_running_job(client, gateway):
+    accepted = await submit(client)
+    job = await claim(gateway)
+    assert (await client.delete(f"/jobs/{accepted['job_id']}?purge=true")).status_code == 204
+    assert await gateway.store.renew([job], 30.0) == {job.id}
+    assert not await finish(gateway, job)
+
+
+@pytest.mark.parametrize("job_id", ["0" * 32, "nothing", "..", "%00", "x" * 5000])
+async def test_a_job_that_never_was_is_unknown(client, job_id):
+    for path in (f"/jobs/{job_id}", f"/jobs/{job_id}/events", f"/jobs/{job_id}/images/0"):
+        answer = await client.get(path)
+        assert answer.status_code == 404, path
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_cancelling_races_with_completion_a_thousand_times(client, gateway):
+    """Whoever is first, the end is one, and nobody is told another."""
+    ends = {"completed": 0, "cancelled": 0}
+    for turn in range(1000):
+        job = (await gateway.intake.accept({"prompt": "x"}, gateway.tenants.local)).job
+        taken = await gateway.store.claim("worker", "emoji", tuple(Lane), 30.0)
+        assert taken.id == job.id
+        # Head starts from none to a few milliseconds, so that both orders happen.
+        ending = asyncio.create_task(_end_bare(gateway, taken, turn % 10 * 0.0004))
+        answer = await client.delete(f"/jobs/{job.id}")
+        won = await ending
+        if answer.status_code == 204:
+            # The job had ended before the answer was looked for: it is forgotten.
+            assert won
+            ends["completed"] += 1
+            continue
+        told = answer.json()["status"]
+        kept = await gateway.store.get(job.id)
+        assert told == kept.status == ("completed" if won else "cancelled")
+        events = [event.kind async for event in gateway.store.watch(job.id)]
+        assert events[-1] == told
+        assert sum(kind in ("completed", "cancelled", "failed") for kind in events) == 1
+        ends[told] += 1
+    assert sum(ends.values()) == 1000
+    assert min(ends.values()) > 0, ends
+
+
+async def _end_bare(gateway: Gateway, job: Job, after_s: float) -> bool:
+    await asyncio.sleep(after_s)
+    result = Result(pictures=(), identity="identity")
+    return await gateway.store.end(job, Status.COMPLETED, result=result)
+
+
+async def test_models_tell_bounds_defaults_and_the_schema_of_a_request(client):
+    (model,) = (await client.get("/models")).json()["models"]
+    assert model["limits"]["max_steps"] == 50
+    schema = model["request_schema"]["text-to-image"]
+    assert schema["properties"]["num_inference_steps"]["maximum"] == 50
+    assert schema["properties"]["priority"]["enum"] == ["high", "normal", "low"]
+    assert not {"stream", "timeout_s", "checkpoint"} & schema["properties"].keys()
+    assert "image" in model["request_schema"]["inpainting"]["required"]
+    assert math.isclose(model["defaults"]["num_inference_steps"], 10)
