@@ -31,8 +31,11 @@ class Run:
         return (len(self.latencies) - self.failed) / self.seconds
 
 
-def ask_all(url: str, requests: Sequence[Asked], in_flight: int) -> Run:
-    """Sends all requests in order, at most `in_flight` at a time; each must end in a PNG."""
+def ask_all(url: str, requests: Sequence[Asked], in_flight: int, pause_s: float = 0.0) -> Run:
+    """Sends all requests in order, at most `in_flight` at a time; each must end in a PNG.
+
+    A connection rests for `pause_s` before each of its requests.
+    """
     bodies = [json.dumps(one.fields()).encode() for one in requests]
     run = Run(latencies=[0.0] * len(bodies))
     left = iter(range(len(bodies)))
@@ -46,6 +49,8 @@ def ask_all(url: str, requests: Sequence[Asked], in_flight: int) -> Run:
             if index is None:
                 connection.close()
                 return
+            if pause_s:
+                time.sleep(pause_s)
             begun = time.perf_counter()
             drawn = _ask(connection, url, bodies[index])
             run.latencies[index] = time.perf_counter() - begun

@@ -56,12 +56,12 @@ def _served(found: dict[str, Any]) -> Iterator[Row]:
 
 
 def _request(found: dict[str, Any]) -> Iterator[Row]:
-    floor = found["floor_ms"]["median"]
+    floor, told = found["paced_floor_ms"]["median"], spread(found["paced_floor_ms"], 2)
     for mode in ("classic", "continuous"):
         cost = found[mode]["request_ms"]
         yield Row(
             f"CPU of a request outside models, schedulers, file: {mode}",
-            f"≤ {floor + 1:.2f} ms (empty handler {spread(found['floor_ms'], 2)}, + 1)",
+            f"≤ {floor + 1:.2f} ms (empty handler at this pace {told}, + 1)",
             f"{spread(cost, 2)} ms",
             cost["median"] <= floor + 1,
         )
