@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import threading
 import time
@@ -19,6 +20,7 @@ from diffusion_core.errors import ServingError
 from diffusion_core.limits import Defaults, Limits
 from diffusion_core.request import RequestSchema
 from diffusion_gateway.api.app import create_app
+from diffusion_gateway.cache import ResponseCache
 from diffusion_gateway.catalog import ServedModel
 from diffusion_gateway.errors import UnknownModelError
 from diffusion_gateway.gateway import Gateway
@@ -86,29 +88,20 @@ class NoEstimates:
         return None
 
 
-class NoCache:
-    """Nothing is kept."""
-
-    def keys(self, model: ServedModel, request: Any) -> dict[str, str]:
-        return {}
-
-    async def find(self, job: Job) -> Result | None:
-        return None
-
-
 def make_gateway(
     folder: Path, *models: ServedModel, estimator: Any = None, **settings: Any
 ) -> Gateway:
     """A gateway whose files are in `folder`; its pictures are in memory."""
     chosen = GatewaySettings.model_validate({"results_url": "memory:", **settings})
     store = SqliteStore(folder / "jobs.sqlite")
+    results = ResultStore(chosen, store)
     return Gateway(
         settings=chosen,
         store=store,
-        results=ResultStore(chosen, store),
+        results=results,
         catalog=ScriptedCatalog(*(models or (scripted_model(),))),  # type: ignore[arg-type]
         estimator=estimator or NoEstimates(),
-        cache=NoCache(),  # type: ignore[arg-type]
+        cache=ResponseCache(store, results, chosen),
         metrics=Metrics(),
     )
 
@@ -147,6 +140,10 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def sockets_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
     def start(self) -> None:
         self._thread.start()
         while not self._server.started:
@@ -159,8 +156,6 @@ class Server:
 
     def run(self, coroutine: Any) -> Any:
         """Runs on the gateway's own event loop, where its store is."""
-        import asyncio
-
         loop = self._server.servers[0].get_loop()
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)
 

@@ -483,7 +483,7 @@ async def test_a_purge_ends_a_running_job(client, gateway):
     assert not await finish(gateway, job)
 
 
-@pytest.mark.parametrize("job_id", ["0" * 32, "nothing", "..", "%00", "x" * 5000])
+@pytest.mark.parametrize("job_id", ["0" * 32, "nothing", "%2e%2e", "%00", "x" * 5000])
 async def test_a_job_that_never_was_is_unknown(client, job_id):
     for path in (f"/jobs/{job_id}", f"/jobs/{job_id}/events", f"/jobs/{job_id}/images/0"):
         answer = await client.get(path)

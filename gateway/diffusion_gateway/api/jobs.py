@@ -180,7 +180,9 @@ async def delete_job(
         return _json(await _documents(request).job(await gateway.store.cancel(job.id)))
     # A storage that does not answer is noticed while there still is a record to try again with.
     await gateway.results.ping()
-    await gateway.results.delete_job(await gateway.store.delete(job.id))
+    job = await gateway.store.delete(job.id)
+    await gateway.results.delete_job(job)
+    await gateway.cache.forget(job)
     return Response(status_code=204)
 
 
