@@ -149,10 +149,18 @@ class Catalog:
         """Everything registered anywhere, described or not."""
         return [one for endpoint in self.endpoints for one in endpoint.registrations.values()]
 
+    def remember(self) -> None:
+        """Keeps what is known of the models for the next start; writes a file."""
+        self._memory.remember(self.registrations())
+
+    async def look(self, endpoint: Endpoint) -> None:
+        """Looks at one endpoint now."""
+        await self._look(endpoint)
+        self._compose()
+
     async def _keep_looking(self, endpoint: Endpoint) -> None:
         while True:
-            await self._look(endpoint)
-            self._compose()
+            await self.look(endpoint)
             await asyncio.sleep(REFRESH_S)
 
     async def _look(self, endpoint: Endpoint) -> None:
@@ -185,6 +193,7 @@ class Catalog:
                 one.description = None
         one.known = known
         one.seen = time.monotonic()
+        one.wanted = known.workers or one.wanted
         if known.ready and known.processes != one.described and one not in self._describing:
             task = asyncio.create_task(self._describe(one))
             self._describing[one] = task
@@ -205,7 +214,7 @@ class Catalog:
             check_description(description)
             one.description = description
             one.described = known.processes
-            await asyncio.to_thread(self._memory.remember, self.registrations())
+            await asyncio.to_thread(self.remember)
         except UpstreamError as error:
             logger.warning("%s did not describe itself: %s", one.label, error)
         except (KeyError, ValueError) as error:

@@ -64,7 +64,11 @@ class Registration:
         outstanding: work left (steps x pixels x images) of each job, by its id.
         alone: the job that has the registration to itself, or waits for the others to leave.
         description: the handler's own; kept while the model sleeps.
+        described: the processes that gave it.
         seen: when TorchServe last listed it, on the monotonic clock.
+        closing: whether it takes nothing new, because it is to sleep.
+        wanted: workers that it has when it is awake.
+        wake_s: seconds that they take to load, as measured; 0 before the first time.
     """
 
     endpoint: Endpoint
@@ -75,6 +79,9 @@ class Registration:
     alone: str | None = None
     described: frozenset[str] = frozenset()
     seen: float = 0.0
+    closing: bool = False
+    wanted: int = 1
+    wake_s: float = 0.0
 
     @property
     def name(self) -> str:
@@ -90,6 +97,14 @@ class Registration:
     def runtime_identity(self) -> str | None:
         """The identity of pictures that are drawn here."""
         return None if self.description is None else self.description["runtime_identity"]
+
+    @property
+    def memory_mb(self) -> int | None:
+        """What its workers took of the device at most, in MiB; None before it was measured."""
+        if self.description is None:
+            return None
+        each: int | None = self.description.get("engine", {}).get("memory_mb")
+        return None if each is None else each * max(1, self.known.workers, self.wanted)
 
     @property
     def ready(self) -> bool:
@@ -114,11 +129,23 @@ class Registration:
     @property
     def room(self) -> int:
         """Jobs that may be sent now."""
-        if not self.ready or self.alone is not None:
+        if not self.ready or self.closing or self.alone is not None:
             return 0
         if self.breaker.closed:
             return max(0, self.places - len(self.outstanding))
         return 1 if self.breaker.half_open and not self.outstanding else 0
+
+    def take(self, job_id: str, work: float, *, alone: bool = False) -> None:
+        """Gives a job its place; `alone` keeps others from coming until it leaves."""
+        self.outstanding[job_id] = work
+        if alone:
+            self.alone = job_id
+
+    def leave(self, job_id: str) -> None:
+        """Frees a job's place."""
+        self.outstanding.pop(job_id, None)
+        if self.alone == job_id:
+            self.alone = None
 
 
 @dataclass(slots=True, eq=False)

@@ -37,6 +37,8 @@ class ModelMemory:
                 "endpoint": one.endpoint.server.inference,
                 "registered": {**asdict(one.known), "processes": []},
                 "description": one.description,
+                "wanted": one.wanted,
+                "wake_s": one.wake_s,
             }
             for one in registrations
             if one.description is not None
@@ -58,7 +60,12 @@ class ModelMemory:
                 if entry["endpoint"] == endpoint.server.inference and endpoint.serves(known.name):
                     check_description(entry["description"])
                     endpoint.registrations[known.name] = Registration(
-                        endpoint, known, entry["description"], seen=time.monotonic()
+                        endpoint,
+                        known,
+                        entry["description"],
+                        seen=time.monotonic(),
+                        wanted=entry["wanted"],
+                        wake_s=entry["wake_s"],
                     )
         except FileNotFoundError:
             return
