@@ -44,12 +44,7 @@ class Loop:
 
 
 class Maintenance:
-    """The loops of upkeep.
-
-    Args:
-        on_end: told of each job that upkeep has ended: its deadline passed, or its last attempt was
-            lost.
-    """
+    """The loops of upkeep."""
 
     def __init__(
         self,
@@ -57,13 +52,11 @@ class Maintenance:
         results: _Files,
         settings: GatewaySettings,
         metrics: Metrics,
-        on_end: Callable[[Job], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._results = results
         self._settings = settings
         self._metrics = metrics
-        self._on_end = on_end
         self.loops = (
             Loop("reap", max(0.2, settings.lease_s / 5), self.reap),
             Loop("overdue", 1.0, self.overdue),
@@ -84,11 +77,11 @@ class Maintenance:
         for job in jobs:
             logger.warning("job %s: its worker was lost (attempt %d)", job.id, job.attempts)
             self._metrics.attempt(job.model, "lost")
-        await self._ended(jobs)
+        self._count_ended(jobs)
 
     async def overdue(self) -> None:
         """Fails the jobs whose deadline has passed while they waited."""
-        await self._ended(await self._store.overdue(time.time()))
+        self._count_ended(await self._store.overdue(time.time()))
 
     async def promote(self) -> None:
         """Puts jobs ahead that are close to their deadline."""
@@ -116,13 +109,10 @@ class Maintenance:
         if count:
             logger.info("%d files deleted that were due", count)
 
-    async def _ended(self, jobs: Sequence[Job]) -> None:
+    def _count_ended(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            if not job.status.ended:
-                continue
-            self._metrics.job_ended(job)
-            if self._on_end is not None:
-                await self._on_end(job)
+            if job.status.ended:
+                self._metrics.job_ended(job)
 
     async def _repeat(self, loop: Loop) -> None:
         failures = 0

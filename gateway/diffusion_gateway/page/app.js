@@ -98,7 +98,6 @@ async function draw() {
   try {
     const request = settings.request();
     const job = await submit(request, settings.image);
-    // Kept as text here, seeds lose no digit; the document has them too.
     keep({ ...job, request });
     announce(`Accepted. ${stateOf(job)}`);
   } catch (problem) {
@@ -225,6 +224,15 @@ const actions = {
       fill(job, { seed: "", num_images: 1 });
       await settings.start.set(file);
       announce("The picture is filled in as what to start from");
+    } catch (problem) {
+      complain(problem);
+    }
+  },
+  async save(drawn, name) {
+    try {
+      const link = element("a", { href: URL.createObjectURL(await picture(drawn.url)), download: name });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     } catch (problem) {
       complain(problem);
     }

@@ -5,7 +5,7 @@ import { button, element } from "./dom.js";
 
 const SURE_MS = 4000;
 
-/** `actions`: cancel, again, vary, redo, forget, show, each called with the job (and a picture). */
+/** `actions`: cancel, again, vary, save, redo, forget, show, each called with the job (and a picture). */
 export class Card {
   constructor(job, actions) {
     this.job = job;
@@ -53,53 +53,84 @@ export class Card {
   }
 
   end() {
-    const { job, actions } = this;
+    const { job } = this;
     const hadFocus = this.element.contains(document.activeElement);
     this.ended = true;
     this.element.classList.remove("working");
     this.element.classList.add(job.status);
     this.state.textContent = stateOf(job);
+    const words = element("div", { className: "card-words" }, this.heading, this.state);
     const tools = element("div", { className: "card-tools" });
-    if (job.request) {
-      const text = job.status === "completed" ? "Use these settings" : "Try again";
-      tools.append(button(text, () => actions.redo(job), { label: `${text}: ${promptOf(job)}` }));
+    if (job.status !== "completed") {
+      this.element.replaceChildren(words);
+      if (job.request) {
+        tools.append(button("Try again", () => this.actions.redo(job), { label: `Try again: ${promptOf(job)}` }));
+      }
+    } else {
+      this.element.replaceChildren(this.pictures(), words);
+      if (job.images.length === 1) tools.append(...this.pictureTools(job.images[0], promptOf(job)));
     }
-    tools.append(twice("Delete", "Really delete?", () => actions.forget(job), `Delete: ${promptOf(job)}`));
-    const words = element("div", { className: "card-words" }, this.heading, this.state, tools);
-    if (job.status === "completed") this.element.replaceChildren(this.pictures(), words);
-    else this.element.replaceChildren(words);
+    tools.append(twice("Delete", "Really delete?", () => this.actions.forget(job), `Delete: ${promptOf(job)}`));
+    words.append(tools);
     if (hadFocus) this.heading.focus();
   }
 
   pictures() {
+    const { images } = this.job;
     const list = element("div", { className: "pictures" });
-    this.job.images.forEach((picture, index) => list.append(this.figure(picture, index)));
+    if (images.length > 1) this.element.classList.add("many");
+    images.forEach((picture, index) => {
+      const number = images.length > 1 ? `, ${index + 1} of ${images.length}` : "";
+      list.append(this.figure(picture, promptOf(this.job) + number));
+    });
     return list;
   }
 
-  figure(picture, index) {
-    const { job, actions } = this;
-    const number = job.images.length > 1 ? `, ${index + 1} of ${job.images.length}` : "";
-    const alt = `${promptOf(job)}${number}`;
+  figure(picture, alt) {
     const image = element("img", { alt, width: picture.width, height: picture.height, src: picture.url });
     image.addEventListener("error", () => image.replaceWith(
       element("span", { className: "lost" }, "This picture is not there any more.")), { once: true });
-    const open = button("", () => actions.show(job, picture, alt), { className: "open", label: `Show larger: ${alt}` });
+    const open = button("", () => this.actions.show(this.job, picture, alt),
+      { className: "open", label: `Show larger: ${alt}` });
     open.append(image);
-    const seed = picture.seed;
-    const tools = element("div", { className: "picture-tools" });
-    if (job.request) {
-      tools.append(button("Again with this seed", () => actions.again(job, picture),
-        { label: `Again with this seed, ${seed}` }));
-      if (actions.canVary(job)) {
-        tools.append(button("Use as variation", () => actions.vary(job, picture),
-          { label: `Use as variation: ${alt}` }));
-      }
+    const shown = element("figure", {}, open);
+    if (this.job.images.length > 1) {
+      shown.append(element("figcaption", { className: "card-words" },
+        element("p", { className: "state" }, `Seed ${picture.seed}`),
+        element("div", { className: "card-tools" }, ...this.pictureTools(picture, alt))));
     }
-    tools.append(element("a", { className: "button", href: picture.url, download: fileName(job, picture),
-      target: sameOrigin(picture.url) ? undefined : "_blank", rel: "noopener", "aria-label": `Download: ${alt}` },
-      "Download"));
-    return element("figure", {}, open, element("figcaption", {}, `Seed ${seed}`), tools);
+    return shown;
+  }
+
+  pictureTools(picture, alt) {
+    const { job, actions } = this;
+    const tools = [];
+    if (job.request) {
+      tools.push(button("Again with this seed", () => actions.again(job, picture),
+        { label: `Again with this seed, ${picture.seed}` }));
+    }
+    if (job.request && actions.canVary(job)) {
+      tools.push(button("Use as variation", () => actions.vary(job, picture),
+        { label: `Use as variation: ${alt}` }));
+    }
+    tools.push(this.downloadLink(picture, alt));
+    return tools;
+  }
+
+  /** The gateway's own pictures get a name that tells what they are; others keep theirs. */
+  downloadLink(picture, alt) {
+    const link = element("a", { className: "button", href: picture.url, "aria-label": `Download: ${alt}` },
+      "Download");
+    if (sameOrigin(picture.url)) {
+      link.addEventListener("click", (event) => {
+        event.preventDefault();
+        this.actions.save(picture, fileName(this.job, picture));
+      });
+    } else {
+      link.target = "_blank";
+      link.rel = "noopener";
+    }
+    return link;
   }
 }
 
@@ -140,6 +171,7 @@ function doneOf(job) {
     const took = (Date.parse(job.completed_at) - Date.parse(job.started_at)) / 1000;
     parts.push(took < 10 ? `${took.toFixed(1)} s` : seconds(took));
   }
+  if (job.images.length === 1) parts.push(`seed ${job.images[0].seed}`);
   if (job.prompt_truncated) parts.push("the end of the prompt was too long to count");
   return parts.join(" · ");
 }

@@ -26,8 +26,6 @@ export const LABELS = {
 };
 
 const HINTS = {
-  num_inference_steps: "More steps take longer and draw finer.",
-  guidance_scale: "How closely the picture keeps to the prompt.",
   strength: "How far from the picture you start from; 1 keeps nothing of it.",
   negative_prompt: "What the picture should not show.",
 };
@@ -40,7 +38,7 @@ export function plain(schema) {
 
 export function text(name, schema) {
   const control = element("textarea", { defaultValue: schema.default ?? "",
-    className: name === "prompt" ? "" : "short", rows: name === "prompt" ? 4 : 2 });
+    className: name === "prompt" ? "" : "short", rows: name === "prompt" ? 3 : 2 });
   if (schema.maxLength) control.maxLength = schema.maxLength;
   if (name === "prompt") {
     control.required = true;
