@@ -75,17 +75,20 @@ class Following:
                             return
                     continue
                 silent = 0
-                if event.kind == "status":
-                    waiting = event.data["status"] == Status.PENDING
-                    position = event.data.get("position")
                 if event.last:
                     yield await self._end(event)
                     return
+                if event.kind == "status":
+                    waiting = event.data["status"] == Status.PENDING
                 if event.at >= self.since:
-                    yield await self._message(event)
+                    message = await self._message(event, waiting=waiting)
+                    position = message.document.get("queue_position", position)
+                    yield message
 
-    async def _message(self, event: Event) -> Message:
+    async def _message(self, event: Event, *, waiting: bool) -> Message:
         document = self.documents.event(event, self.job)
+        if waiting:
+            document |= await self.documents.place(self.job)
         if event.kind == "preview" and self.inline:
             try:
                 picture = await self.gateway.results.get(event.data["key"])

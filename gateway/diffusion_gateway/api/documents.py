@@ -82,9 +82,6 @@ class Documents:
         document: dict[str, Any] = {"job_id": job.id, "status": Status.PROCESSING.value}
         if event.kind == "status":
             document["status"] = event.data["status"]
-            position = event.data.get("position")
-            if position is not None:
-                document["queue_position"] = position
             step = 0 if document["status"] == Status.PENDING else job.step
         else:
             step = event.data["step"]

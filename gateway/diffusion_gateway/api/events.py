@@ -105,7 +105,8 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": b""})
                     return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await _send_part(send, f"retry: {_RECONNECT_MS}\n\n".encode() + _encode(first))
+            opening = f"retry: {_RECONNECT_MS}\n\n".encode()
+            await _send_part(send, opening if first is None else opening + _encode(first))
             await self._write_all(messages, send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
