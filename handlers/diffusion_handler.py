@@ -35,6 +35,8 @@ _LABELS = {
     "diffusion_errors_total": ("kind",),
     "diffusion_generation_duration_seconds": ("steps",),
     "diffusion_phase_duration_seconds": ("phase",),
+    "diffusion_batch_cap_rows": ("shape",),
+    "diffusion_full_call_seconds": ("shape",),
 }
 
 
@@ -58,6 +60,7 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         if config.continuous_batching:
             self._flights = Flights(self.service.cancel)
         self.initialized = True
+        self._emit_caps()
         logger.info("serving %s on %s", self.service.record.identity, self.service.device)
 
     def handle(self, data: Any, context: Any) -> list[Any]:
@@ -137,6 +140,19 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         for name, increase in self.service.counted_since_last().items():
             if increase:
                 self._count(f"diffusion_{name}_total", increase, model)
+
+    def _emit_caps(self) -> None:
+        """Rows of a full denoiser call, and its seconds, as the profile has them."""
+        assert self.service is not None
+        for shape, curve in self.service.curves(self.service.engine.policy.profile).items():
+            cap, model = curve["cap"], self.context.model_name
+            self._set("diffusion_batch_cap_rows", cap, model, shape)
+            # An estimate where the cap was set by hand and never measured: then nothing is told.
+            if cap in curve["seconds"]:
+                self._set("diffusion_full_call_seconds", curve["seconds"][cap], model, shape)
+
+    def _set(self, name: str, value: float, *labels: str) -> None:
+        self._metric(name, MetricTypes.GAUGE).add_or_update(round(value, 6), list(labels))
 
     def _count(self, name: str, value: float, *labels: str) -> None:
         self._metric(name, MetricTypes.COUNTER).add_or_update(value, list(labels))

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from archiving.mapping import window, windows
+from archiving.mapping import read_ahead, window, windows
 from diffusion_core.errors import ConfigError
 
 Stamp = list[int]
@@ -89,6 +89,7 @@ def hash_file(path: Path, progress: Progress) -> Hashed:
     with path.open("rb", buffering=0) as file:
         reading = Reading(path, file, size)
         for offset, length in windows(size):
+            read_ahead(file, offset + length)
             with window(file, offset, length) as view:
                 digest.update(view)
             progress(length)

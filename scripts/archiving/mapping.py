@@ -24,7 +24,6 @@ _FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 @contextmanager
 def window(file: IO[bytes], offset: int, length: int) -> Iterator[mmap.mmap]:
     """`length` bytes of an open file; `offset` is a multiple of WINDOW."""
-    _read_ahead(file, offset + length)
     view = mmap.mmap(file.fileno(), length, flags=_FLAGS, prot=mmap.PROT_READ, offset=offset)
     try:
         yield view
@@ -34,8 +33,8 @@ def window(file: IO[bytes], offset: int, length: int) -> Iterator[mmap.mmap]:
             view.close()
 
 
-def _read_ahead(file: IO[bytes], offset: int) -> None:
-    """Has the disk at work on the next windows while this one is hashed."""
+def read_ahead(file: IO[bytes], offset: int) -> None:
+    """Has the disk at work on the windows from `offset` on while the one before is hashed."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), offset, _AHEAD * WINDOW, os.POSIX_FADV_WILLNEED)
 

@@ -21,7 +21,7 @@ from isal.isal_zlib import crc32  # several times as fast as zlib's
 
 from archiving.contents import Contents, Entry, record_text
 from archiving.hashes import HashCache, Progress, Reading
-from archiving.mapping import WINDOW, window, windows
+from archiving.mapping import WINDOW, read_ahead, window, windows
 from archiving.timestamp import timestamp
 from archiving.zip_format import ZipEntry, write_directory
 from diffusion_core.identity import RECORD_NAME, ArchiveRecord, FileRecord
@@ -58,11 +58,13 @@ class _Writer:
         self._output, self._cache, self._progress = output, cache, progress
         self._when = timestamp()
         self._pool = ThreadPoolExecutor(1)
+        self._reader = ThreadPoolExecutor(1)
 
     def __enter__(self) -> _Writer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._reader.shutdown(cancel_futures=True)
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, entry: Entry) -> FileRecord:
@@ -89,12 +91,14 @@ class _Writer:
         with source.open("rb", buffering=0) as file:
             reading = Reading(source, file, size)
             for offset, length in windows(size):
+                reading_ahead = self._reader.submit(read_ahead, file, offset + length)
                 with window(file, offset, length) as view:
                     hashing = None if known else self._pool.submit(digest.update, view)
                     crc = crc32(view, crc)
                     _copy_window(file, offset, view, self._output)
                     if hashing is not None:
                         hashing.result()
+                reading_ahead.result()
                 self._progress(length)
             hashed = reading.done(known or digest.hexdigest())
         self._cache.learn(source, hashed)

@@ -17,7 +17,7 @@ from diffusion_core.profile import BatchProfile, Shape, StepCurve
 from diffusion_engine import profiling
 from diffusion_engine.profile_store import FOLDER_VARIABLE, ProfileStore
 from diffusion_engine.service import DiffusionService
-from handler_client import Client
+from handler_client import Client, open_client
 from tiny import tiny_stable_diffusion
 from unpacked import unpack
 
@@ -201,3 +201,16 @@ def test_one_process_measures_at_a_time(tmp_path: Path) -> None:
             assert not theirs
     with second.alone(0.0) as theirs:
         assert theirs
+
+
+def test_the_cap_is_a_metric(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    client = open_client(unpack(tmp_path / "archive", tiny_stable_diffusion()))
+    assert client.handler.service is not None
+    client.handler.service.close()
+    told = caplog.text
+    assert "diffusion_batch_cap_rows" in told
+    assert "diffusion_full_call_seconds" in told
+    assert "shape:64x64" in told
