@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -58,7 +59,7 @@ def scripted_model(name: str = "emoji", **limits: Any) -> ServedModel:
         continuous=True,
         previews=True,
         checkpoints=True,
-        registrations=(),
+        registrations=(SimpleNamespace(ready=True, asleep=False),),  # type: ignore[arg-type]
     )
 
 

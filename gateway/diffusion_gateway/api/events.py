@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from diffusion_core.errors import InvalidFieldError, OverloadedError, ServingError
 from diffusion_gateway.api.auth import gateway_of, own_job, ticket_holder
 from diffusion_gateway.api.documents import Documents, base_of
+from diffusion_gateway.api.reference import problems
 from diffusion_gateway.following import Following, Message
 from diffusion_gateway.watchers import Watchers
 
@@ -33,6 +34,18 @@ _RECONNECT_MS = 2000
 _MAX_HEARD = 100
 """Messages of a WebSocket's client that are let pass; none is expected."""
 
+_EVENT = {
+    "type": "object",
+    "description": "`data` is JSON.",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {
+            "enum": ["status", "progress", "preview", "completed", "failed", "cancelled", "error"]
+        },
+        "data": {"type": "string"},
+    },
+}
+
 _TRY_AGAIN, _POLICY, _RESTART = 1013, 1008, 1012
 
 
@@ -44,7 +57,18 @@ class _EventQuery(BaseModel):
     ticket: str | None = Field(None, max_length=300)
 
 
-@router.get("/jobs/{job_id}/events")
+@router.get(
+    "/jobs/{job_id}/events",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Events, as they happen.",
+            "content": {"text/event-stream": {"schema": _EVENT}},
+        },
+        204: {"description": "All of them have been heard."},
+        **problems(404, 422),
+    },
+)
 async def stream_events(
     request: Request,
     job_id: str,

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from diffusion_gateway.api.auth import gateway_of, ticket_holder
+from diffusion_gateway.api.reference import file_answer, problems
 from diffusion_gateway.errors import UnknownFileError, UnknownJobError
 from diffusion_gateway.job import Job, Picture
 from diffusion_gateway.results import EXTENSIONS, preview_key, thumbnail_key
@@ -48,7 +49,11 @@ class _File:
     sha256: str | None = None
 
 
-@router.get("/jobs/{job_id}/images/{index}")
+@router.get(
+    "/jobs/{job_id}/images/{index}",
+    response_class=Response,
+    responses={**file_answer(*EXTENSIONS), **problems(404, 422)},
+)
 @router.head("/jobs/{job_id}/images/{index}", include_in_schema=False)
 async def get_image(request: Request, job_id: str, index: _Number, query: _Query) -> Response:
     """A picture, as the job's document links it."""
@@ -62,7 +67,11 @@ async def get_image(request: Request, job_id: str, index: _Number, query: _Query
     return await _send(request, file)
 
 
-@router.get("/jobs/{job_id}/thumbnails/{index}")
+@router.get(
+    "/jobs/{job_id}/thumbnails/{index}",
+    response_class=Response,
+    responses={**file_answer("image/jpeg"), **problems(404, 422)},
+)
 @router.head("/jobs/{job_id}/thumbnails/{index}", include_in_schema=False)
 async def get_thumbnail(request: Request, job_id: str, index: _Number, query: _Query) -> Response:
     """A small JPEG of a picture."""
@@ -75,7 +84,11 @@ async def get_thumbnail(request: Request, job_id: str, index: _Number, query: _Q
     return await _send(request, _thumbnail(key, job_id, index))
 
 
-@router.get("/jobs/{job_id}/previews/{step}")
+@router.get(
+    "/jobs/{job_id}/previews/{step}",
+    response_class=Response,
+    responses={**file_answer("image/jpeg"), **problems(404, 422)},
+)
 @router.head("/jobs/{job_id}/previews/{step}", include_in_schema=False)
 async def get_preview(request: Request, job_id: str, step: _Number, query: _Query) -> Response:
     """What a picture looked like after so many steps; it goes when the job's record does."""

@@ -13,7 +13,8 @@ from diffusion_core.errors import OverloadedError, ServingError
 from diffusion_gateway.api.auth import gateway_of, reader
 from diffusion_gateway.api.bodies import no_parameters
 from diffusion_gateway.api.problems import problem_response
-from diffusion_gateway.api.reference import offered_schema
+from diffusion_gateway.api.reference import offered_schema, problems
+from diffusion_gateway.api.schemas import Health, ModelList
 from diffusion_gateway.catalog import ServedModel
 from diffusion_gateway.errors import ResultsUnavailableError, StoreUnavailableError
 
@@ -24,13 +25,27 @@ _FRESH_S = 1.0
 """However often it is asked, store and storage are tried once in so long."""
 
 
-@router.get("/healthz")
+@router.get(
+    "/healthz",
+    response_class=Response,
+    responses={
+        200: {"description": "It lives.", "model": Health},
+        **problems(open_to_all=True),
+    },
+)
 async def healthz() -> Response:
     """Says that the process lives; nothing else is looked at."""
     return Response(b'{"status":"ok"}', media_type="application/json")
 
 
-@router.get("/readyz")
+@router.get(
+    "/readyz",
+    response_class=Response,
+    responses={
+        200: {"description": "It can work.", "model": Health},
+        **problems(503, open_to_all=True),
+    },
+)
 async def readyz(request: Request) -> Response:
     """Says whether jobs can be taken and done: the store and the results answer, and a model is
     served."""
@@ -79,7 +94,12 @@ async def _in_time(answer: Any, late: ServingError) -> None:
         raise late from None
 
 
-@router.get("/models", dependencies=[Depends(reader), Depends(no_parameters)])
+@router.get(
+    "/models",
+    dependencies=[Depends(reader), Depends(no_parameters)],
+    response_class=Response,
+    responses={200: {"description": "The models.", "model": ModelList}, **problems(422)},
+)
 async def list_models(request: Request) -> Response:
     """Lists the models that are served, with bounds, defaults and the schema of a request."""
     models = [

@@ -16,6 +16,9 @@ from diffusion_core.errors import InvalidFieldError, OverloadedError
 from diffusion_gateway.api.auth import Reader, Submitter, gateway_of, own_job
 from diffusion_gateway.api.bodies import no_parameters, read_fields
 from diffusion_gateway.api.documents import Documents, base_of
+from diffusion_gateway.api.problems import UnsupportedTypeError
+from diffusion_gateway.api.reference import GENERATE_BODY, TICKET_BODY, headers, problems
+from diffusion_gateway.api.schemas import JobDocument, JobPage, TicketDocument
 from diffusion_gateway.job import Job, Status
 from diffusion_gateway.tenants import Tenant
 from diffusion_gateway.tickets import WATCH_S
@@ -23,6 +26,7 @@ from diffusion_gateway.tickets import WATCH_S
 router = APIRouter()
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
+_SUBMITTED = headers("Location", "Idempotency-Replayed", "Preference-Applied")
 _JOB_ID = r"^[0-9a-f]{32}$"
 
 
@@ -47,7 +51,22 @@ class _DeleteQuery(BaseModel):
     purge: bool = False
 
 
-@router.post("/generate", status_code=202, dependencies=[Depends(no_parameters)])
+@router.post(
+    "/generate",
+    status_code=202,
+    dependencies=[Depends(no_parameters)],
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The job has ended; with `Prefer: wait=N`.",
+            "model": JobDocument,
+            "headers": _SUBMITTED,
+        },
+        202: {"description": "The job is kept.", "model": JobDocument, "headers": _SUBMITTED},
+        **problems(400, 404, 409, 413, 415, 422),
+    },
+    openapi_extra=GENERATE_BODY,
+)
 async def generate(
     request: Request,
     tenant: Submitter,
@@ -65,17 +84,17 @@ async def generate(
     gateway = gateway_of(request)
     submitted = await gateway.intake.accept(fields, tenant, form=form, idempotency_key=key)
     job = submitted.job
-    headers = {}
+    told = {}
     if not submitted.created:
-        headers["Idempotency-Replayed"] = "true"
+        told["Idempotency-Replayed"] = "true"
     if wait_s is not None:
         wait_s = min(wait_s, gateway.settings.max_wait_s)
-        headers["Preference-Applied"] = f"wait={wait_s:g}"
+        told["Preference-Applied"] = f"wait={wait_s:g}"
         job = await _ended(request, job, tenant, wait_s)
     documents = _documents(request)
-    headers["Location"] = f"{base_of(request, gateway.settings.public_url)}/jobs/{job.id}"
+    told["Location"] = f"{base_of(request, gateway.settings.public_url)}/jobs/{job.id}"
     status = 200 if wait_s is not None and job.status.ended else 202
-    return _json(await documents.job(job), status, headers)
+    return _json(await documents.job(job), status, told)
 
 
 def _checked_key(key: str | None) -> str | None:
@@ -141,7 +160,11 @@ async def _left(request: Request) -> None:
         pass
 
 
-@router.get("/jobs")
+@router.get(
+    "/jobs",
+    response_class=Response,
+    responses={200: {"description": "A page.", "model": JobPage}, **problems(422)},
+)
 async def list_jobs(
     request: Request, tenant: Reader, query: Annotated[_ListQuery, Query()]
 ) -> Response:
@@ -158,7 +181,11 @@ async def list_jobs(
     )
 
 
-@router.get("/jobs/{job_id}")
+@router.get(
+    "/jobs/{job_id}",
+    response_class=Response,
+    responses={200: {"description": "The job.", "model": JobDocument}, **problems(404, 422)},
+)
 async def get_job(
     request: Request, job_id: str, tenant: Reader, query: Annotated[_JobQuery, Query()]
 ) -> Response:
@@ -168,7 +195,15 @@ async def get_job(
     return _json(await _documents(request).job(job, request=query.include == "request"))
 
 
-@router.delete("/jobs/{job_id}")
+@router.delete(
+    "/jobs/{job_id}",
+    response_class=Response,
+    responses={
+        200: {"description": "It is cancelled, or had ended just before.", "model": JobDocument},
+        204: {"description": "It is forgotten."},
+        **problems(404, 422),
+    },
+)
 async def delete_job(
     request: Request, job_id: str, tenant: Reader, query: Annotated[_DeleteQuery, Query()]
 ) -> Response:
@@ -186,11 +221,23 @@ async def delete_job(
     return Response(status_code=204)
 
 
-@router.post("/tickets", status_code=201, dependencies=[Depends(no_parameters)])
+@router.post(
+    "/tickets",
+    status_code=201,
+    dependencies=[Depends(no_parameters)],
+    response_class=Response,
+    responses={
+        201: {"description": "The ticket.", "model": TicketDocument},
+        **problems(400, 404, 413, 415, 422),
+    },
+    openapi_extra=TICKET_BODY,
+)
 async def make_ticket(request: Request, tenant: Reader) -> Response:
     """Makes a ticket, good for a minute, that opens the event stream or WebSocket of one job where
     no header can be sent: as `?ticket=…`."""
-    fields, _ = await read_fields(request)
+    fields, form = await read_fields(request)
+    if form:
+        raise UnsupportedTypeError("Content-Type: must be application/json", field="Content-Type")
     for name in fields:
         if name != "job_id":
             raise InvalidFieldError("the only field is job_id", field="body")

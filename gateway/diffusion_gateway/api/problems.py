@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 
+_FRAMES = 8
+
 
 class UnsupportedTypeError(ServingError):
     """The body is of a content type that is not taken here."""
@@ -146,7 +148,7 @@ class CatchAll:
         try:
             await self._app(scope, receive, noting)
         except Exception as error:
-            frames = "".join(traceback.format_tb(error.__traceback__))
+            frames = "".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES))
             logger.error("%s in a request:\n%s", type(error).__name__, frames)
             if not started and scope["type"] == "http":
                 await problem_response(_InternalError())(scope, receive, send)

@@ -13,7 +13,7 @@ from diffusion_core.capabilities import Capabilities, Task
 from diffusion_core.limits import Defaults, Limits
 from diffusion_core.request import GenerationRequest, RequestSchema
 from diffusion_gateway.api.problems import CONTENT_TYPE
-from diffusion_gateway.api.schemas import Problem
+from diffusion_gateway.api.schemas import Problem, TicketRequest
 from diffusion_gateway.options import REFUSED, JobOptions
 
 _TEXTS = {
@@ -32,6 +32,15 @@ _TEXTS = {
 
 _ALWAYS = (403, 421)
 _WITH_KEY = (401, 429, 503)
+
+_HEADER_TEXTS = {
+    "Retry-After": "Seconds after which another try makes sense.",
+    "Location": "The job.",
+    "Idempotency-Replayed": "true, where the job is an earlier submission's.",
+    "Preference-Applied": "How long the answer was allowed to take.",
+    "ETag": "Of the file's content.",
+    "Cache-Control": "How long the file may be kept.",
+}
 
 _FIELD_TEXTS = {
     "prompt": "What to draw.",
@@ -82,18 +91,59 @@ and `steps`; the last message is the job's document. Where no header can be sent
 
 Each model has bounds and defaults of its own: `GET /models`."""
 
+GENERATE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}},
+            "multipart/form-data": {"schema": {"$ref": "#/components/schemas/GenerateForm"}},
+        },
+    }
+}
+
+TICKET_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": TicketRequest.model_json_schema()}},
+    }
+}
+
 _offered: WeakKeyDictionary[RequestSchema, dict[Task, dict[str, Any]]] = WeakKeyDictionary()
 
 
 def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
     """The error responses of an operation; `open_to_all`: it asks for no key."""
     found = {*statuses, *_ALWAYS, *(() if open_to_all else _WITH_KEY)}
+    return {status: _problem(status) for status in sorted(found)}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    response: dict[str, Any] = {
+        "description": _TEXTS[status],
+        "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status in (429, 503):
+        response["headers"] = headers("Retry-After")
+    return response
+
+
+def headers(*names: str) -> dict[str, Any]:
+    """What an answer may say in its headers."""
     return {
-        status: {
-            "description": _TEXTS[status],
-            "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-        for status in sorted(found)
+        name: {"description": _HEADER_TEXTS[name], "schema": {"type": "string"}} for name in names
+    }
+
+
+def file_answer(*content_types: str) -> dict[int | str, dict[str, Any]]:
+    """Answers that are a file, or say that the client has it."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        200: {
+            "description": "The file.",
+            "content": dict.fromkeys(content_types, binary),
+            "headers": headers("ETag", "Cache-Control"),
+        },
+        304: {"description": "The client has it.", "headers": headers("ETag", "Cache-Control")},
     }
 
 
@@ -103,6 +153,19 @@ def offered_schema(schema: RequestSchema, task: Task) -> dict[str, Any]:
     if task not in known:
         known[task] = _with_options(schema.json_schema(task))
     return known[task]
+
+
+def form_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same as fields of a form: images are files, a webhook is JSON text."""
+    schema = copy.deepcopy(schema)
+    schema["title"] = "GenerateForm"
+    del schema["examples"]
+    for name in ("image", "mask_image"):
+        about = schema["properties"][name]["description"]
+        schema["properties"][name] = {"type": "string", "format": "binary", "description": about}
+    about = schema["properties"]["webhook"]["description"] + " As JSON text."
+    schema["properties"]["webhook"] = {"type": "string", "description": about}
+    return schema
 
 
 def any_request_schema() -> dict[str, Any]:
@@ -154,6 +217,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     request = any_request_schema()
     schemas |= request.pop("$defs", {})
     schemas["GenerateRequest"] = request
+    schemas["GenerateForm"] = form_schema(request)
     components["securitySchemes"] = {
         "key": {"type": "http", "scheme": "bearer", "description": "An API key."},
         "ticket": {

@@ -1,0 +1,96 @@
+"""The whole OpenAPI document against the server: nothing it allows, and nothing beside it, ends in
+a 5xx; answers are what the document says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import schemathesis
+from api_rig import Server, claim, finish, make_gateway, serving
+from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from diffusion_gateway.api.app import create_app
+
+_CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+_QUIET = settings(
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+    ],
+)
+
+_UNBOUNDED: dict[str, Any] = {
+    "requests_per_second_per_tenant": 1e6,
+    "request_burst_per_tenant": 10**6,
+    "max_active_per_tenant": 10**6,
+    "max_waiting": 10**6,
+    "max_wait_s": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    gateway = make_gateway(tmp_path_factory.mktemp("gateway"), **_UNBOUNDED)
+    with serving(gateway) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def known_jobs(server: Server) -> list[str]:
+    """A job that has ended, with its picture."""
+    answer = httpx2.post(f"{server.url}/generate", json={"prompt": "x", "seed": 1})
+    server.run(_draw(server))
+    return [answer.json()["job_id"]]
+
+
+async def _draw(server: Server) -> None:
+    job = await claim(server.gateway)
+    assert job is not None
+    await finish(server.gateway, job)
+
+
+# Made for its document only; nothing of it is opened.
+schema = schemathesis.openapi.from_dict(create_app(make_gateway(Path("nowhere"))).openapi())
+
+
+def _try(case: Any, server: Server, known_jobs: list[str]) -> None:
+    """Half of the calls that name a job name one that is there, unless they would delete it."""
+    if "job_id" in (case.path_parameters or {}) and case.method != "DELETE":
+        first = str(case.path_parameters["job_id"])[:1]
+        if not first or ord(first) % 2:
+            case.path_parameters["job_id"] = known_jobs[0]
+    response = case.call(base_url=server.url, timeout=20)
+    case.validate_response(response, checks=_CHECKS)
+
+
+@schema.parametrize()
+@settings(_QUIET, max_examples=60)
+def test_the_document_holds(case: Any, server: Server, known_jobs: list[str]) -> None:
+    _try(case, server, known_jobs)
+
+
+@pytest.mark.full
+@schema.parametrize()
+@settings(_QUIET, max_examples=400)
+def test_the_document_holds_at_length(case: Any, server: Server, known_jobs: list[str]) -> None:
+    _try(case, server, known_jobs)
