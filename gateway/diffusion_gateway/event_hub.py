@@ -7,6 +7,7 @@ never reads costs nothing and holds nobody up: what has left the log when it rea
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -30,6 +31,11 @@ def standing_event(job: Job, event_id: int) -> Event:
     if job.status.ended:
         return Event(id=event_id, kind=job.status.value, at=at)
     return Event(id=event_id, kind="status", data={"status": job.status.value}, at=at)
+
+
+def lost_end() -> Event:
+    """The end of a job that was forgotten before its watchers heard what came of it."""
+    return Event(id=2**53 - 1, kind="cancelled", at=time.time())
 
 
 class _Log:

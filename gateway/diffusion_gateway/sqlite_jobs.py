@@ -151,6 +151,22 @@ class JobTable:
 
     # Ending.
 
+    def end(
+        self, job: Job, status: Status, result: Result | None, error: dict[str, Any] | None
+    ) -> bool:
+        """Ends a leased job; whether that is its end."""
+        row = self.held(job.id, job.worker, job.attempts)
+        if row is not None:
+            self.finish(row, status, result=result, error=error)
+            return True
+        # Asked again, because the answer was lost, the same lease hears the same.
+        again = self.one(
+            "SELECT 1 FROM jobs WHERE id = ? AND status = ? AND status <> 'cancelled'"
+            " AND worker = ? AND attempts = ?",
+            (job.id, status, job.worker, job.attempts),
+        )
+        return again is not None
+
     def cancel(self, row: sqlite3.Row) -> Job:
         """Ends a job as cancelled; if a worker has it, all who listen hear of it."""
         if row["status"] == Status.PROCESSING:

@@ -192,14 +192,7 @@ class SqliteStore(SqliteCache, SqliteKeys):
         result: Result | None = None,
         error: dict[str, Any] | None = None,
     ) -> bool:
-        def operation(table: JobTable) -> bool:
-            row = table.held(job.id, job.worker, job.attempts)
-            if row is None:
-                return False
-            table.finish(row, status, result=result, error=error)
-            return True
-
-        return await self._jobs(operation)
+        return await self._jobs(lambda table: table.end(job, status, result, error))
 
     async def complete_cached(self, job_id: str, result: Result) -> bool:
         def operation(table: JobTable) -> bool:

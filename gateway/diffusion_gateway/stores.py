@@ -15,6 +15,13 @@ def open_store(url: str) -> JobStore:
         from diffusion_gateway.sqlite_store import SqliteStore
 
         return SqliteStore(Path(rest))
+    if scheme in ("redis", "rediss") and rest.startswith("//"):
+        from diffusion_gateway.redis_store import RedisStore
+
+        try:
+            return RedisStore(url)
+        except ValueError as error:
+            raise ConfigError(f"store_url: {error}", field="store_url") from None
     raise ConfigError(
         "store_url: must be sqlite:PATH, redis://HOST:PORT/DATABASE or rediss://…",
         field="store_url",

@@ -6,8 +6,8 @@ An operation touches one block and the sums of those before it: with 10,000 jobs
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from diffusion_gateway.job import Lane
@@ -75,10 +75,6 @@ class RankedQueue:
         work = sum(earlier.work for earlier in self._blocks[:index])
         return Position(ahead + within, work + sum(job[2] for job in block.jobs[:within]))
 
-    def ids(self) -> Iterator[str]:
-        """All jobs in order."""
-        return (job[1] for block in self._blocks for job in block.jobs)
-
     def _split(self, index: int) -> None:
         block = self._blocks[index]
         upper = _Block(block.jobs[_BLOCK // 2 :])
@@ -95,6 +91,7 @@ class WaitingIndex:
     def __init__(self) -> None:
         self._places: dict[str, Place] = {}
         self._queues: dict[tuple[str, Lane], RankedQueue] = {}
+        self._ages: dict[tuple[str, Lane], list[tuple[float, str]]] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -108,6 +105,7 @@ class WaitingIndex:
         self._places[job_id] = place
         queue = self._queues.setdefault((place.model, place.lane), RankedQueue())
         queue.add(place.rank, job_id, place.work)
+        self._note_age(job_id, place)
 
     def drop(self, job_id: str) -> None:
         """Removes a job if it is there."""
@@ -118,7 +116,7 @@ class WaitingIndex:
         queue = self._queues[key]
         queue.remove(place.rank, job_id, place.work)
         if not queue.count:
-            del self._queues[key]
+            del self._queues[key], self._ages[key]
 
     def has(self, model: str, lane: Lane) -> bool:
         """Whether a job waits there."""
@@ -144,5 +142,20 @@ class WaitingIndex:
 
     def oldest(self, model: str, lane: Lane) -> float:
         """When the job that waits longest was submitted."""
-        queue = self._queues[model, lane]
-        return min(self._places[job_id].submitted_at for job_id in queue.ids())
+        ages = self._ages[model, lane]
+        while not self._waits(ages[0][1], model, lane):
+            heappop(ages)
+        return ages[0][0]
+
+    def _note_age(self, job_id: str, place: Place) -> None:
+        key = (place.model, place.lane)
+        ages = self._ages.setdefault(key, [])
+        heappush(ages, (place.submitted_at, job_id))
+        if len(ages) > 2 * self._queues[key].count + _BLOCK:
+            # Those that have left are dropped only when they come up, or here.
+            ages[:] = [age for age in ages if self._waits(age[1], *key)]
+            heapify(ages)
+
+    def _waits(self, job_id: str, model: str, lane: Lane) -> bool:
+        place = self._places.get(job_id)
+        return place is not None and (place.model, place.lane) == (model, lane)
