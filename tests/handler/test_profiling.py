@@ -213,4 +213,4 @@ def test_the_cap_is_a_metric(
     told = caplog.text
     assert "diffusion_batch_cap_rows" in told
     assert "diffusion_full_call_seconds" in told
-    assert "shape:64x64" in told
+    assert "shape:32x32" in told
