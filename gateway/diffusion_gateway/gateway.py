@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import traceback
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Any
 
+from diffusion_gateway.api.documents import Documents
+from diffusion_gateway.cache import ResponseCache
+from diffusion_gateway.catalog import Catalog
+from diffusion_gateway.estimates import Estimator
 from diffusion_gateway.intake import Intake, Parts
+from diffusion_gateway.job import Job
+from diffusion_gateway.maintenance import Maintenance
+from diffusion_gateway.metrics import Metrics
+from diffusion_gateway.results import ResultStore
 from diffusion_gateway.settings import GatewaySettings
 from diffusion_gateway.store import JobStore
+from diffusion_gateway.stores import open_store
 from diffusion_gateway.tenants import Tenants
 from diffusion_gateway.tickets import Tickets
 from diffusion_gateway.waits import Waits
 from diffusion_gateway.watchers import Watchers
-
-if TYPE_CHECKING:
-    from diffusion_gateway.cache import ResponseCache
-    from diffusion_gateway.catalog import Catalog
-    from diffusion_gateway.estimates import Estimator
-    from diffusion_gateway.metrics import Metrics
-    from diffusion_gateway.results import ResultStore
+from diffusion_gateway.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
+
+_PAUSE_S = 1.0
+"""A loop that failed, which none should, begins again after so long."""
 
 
 @dataclass
 class Gateway:
-    """What the API and the workers share. Opens and closes with `async with`."""
+    """What the API and the workers share. Opens and closes with `async with`.
+
+    Attributes:
+        loops: what runs for as long as the gateway is open, by name.
+    """
 
     settings: GatewaySettings
     store: JobStore
@@ -37,21 +50,18 @@ class Gateway:
     estimator: Estimator
     cache: ResponseCache
     metrics: Metrics
-    tenants: Tenants = field(init=False)
-    tickets: Tickets = field(init=False)
-    watchers: Watchers = field(init=False)
-    intake: Intake = field(init=False)
+    loops: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    webhooks: Webhooks | None = None
 
     def __post_init__(self) -> None:
         self.tenants = Tenants(self.store, self.settings)
         self.tickets = Tickets(self.store)
         self.watchers = Watchers(
-            self.settings.max_watchers,
-            shared=self.settings.authenticates,
-            counts=self.metrics,
+            self.settings.max_watchers, shared=self.settings.authenticates, counts=self.metrics
         )
         self.intake = Intake(
             Parts(
+                settings=self.settings,
                 store=self.store,
                 results=self.results,
                 catalog=self.catalog,
@@ -62,16 +72,49 @@ class Gateway:
                 metrics=self.metrics,
             )
         )
+        self._open = AsyncExitStack()
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Gateway:
+        """A gateway with all that its role asks for."""
+        store = open_store(settings.store_url)
+        results = ResultStore(settings, store)
+        catalog = Catalog(settings)
+        metrics = Metrics()
+        gateway = cls(
+            settings=settings,
+            store=store,
+            results=results,
+            catalog=catalog,
+            estimator=Estimator(store, catalog),
+            cache=ResponseCache(store, results, settings, metrics),
+            metrics=metrics,
+        )
+        gateway.webhooks = Webhooks(settings, store, gateway.document, metrics)
+        gateway.loops = {
+            "catalog": catalog.run,
+            "estimates": gateway.estimator.run,
+            "upkeep": Maintenance(store, results, settings, metrics).run,
+            "webhooks": gateway.webhooks.run,
+        }
+        return gateway
 
     async def __aenter__(self) -> Gateway:
-        self._open = AsyncExitStack()
-        async with self._open as opening:
+        async with AsyncExitStack() as opening:
             await self.store.open()
             opening.push_async_callback(self.store.close)
             await self.results.open()
             opening.push_async_callback(self.results.close)
             opening.push_async_callback(self.catalog.close)
+            if self.webhooks is not None:
+                opening.push_async_callback(self.webhooks.close)
             await self.tickets.open()
+            await self.catalog.refresh()
+            tasks = [
+                asyncio.create_task(_keep_running(name, loop), name=name)
+                for name, loop in self.loops.items()
+            ]
+            opening.push_async_callback(_end, tasks)
             self._open = opening.pop_all()
         return self
 
@@ -83,3 +126,26 @@ class Gateway:
     ) -> None:
         self.watchers.close()
         await self._open.aclose()
+
+    async def document(self, job: Job) -> dict[str, Any]:
+        """A job's public document where no request says what links begin with."""
+        settings = self.settings
+        base = settings.public_url or f"http://{settings.host}:{settings.port}"
+        return await Documents(self, base.rstrip("/")).job(job, place=False)
+
+
+async def _keep_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await loop()
+        except Exception as error:
+            # Messages may hold what clients sent, so the log gets kind and place only.
+            place = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("%s failed with %s:\n%s", name, type(error).__name__, place)
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,7 +9,9 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from diffusion_core.errors import InvalidFieldError, OverloadedError, ServingError
 from diffusion_core.identity import digest
@@ -21,6 +23,8 @@ from diffusion_gateway.errors import (
 )
 from diffusion_gateway.job import LANES, Job, Result, new_id
 from diffusion_gateway.options import JobOptions, split
+from diffusion_gateway.public_network import is_public
+from diffusion_gateway.settings import GatewaySettings
 from diffusion_gateway.store import JobStore, Submitted
 from diffusion_gateway.tenants import Tenant, Tenants
 
@@ -50,6 +54,7 @@ _ASIDE = 1 << 18
 class Parts:
     """What intake works with."""
 
+    settings: GatewaySettings
     store: JobStore
     results: ResultStore
     catalog: Catalog
@@ -96,6 +101,7 @@ class Intake:
             StoreUnavailableError, ResultsUnavailableError.
         """
         options, asked = split(fields, form=form)
+        self._check_webhook(options)
         model = self._model(options.model)
         if _size(asked) > _ASIDE:
             request, body = await asyncio.to_thread(_read, model, asked, fields, form)
@@ -117,6 +123,14 @@ class Intake:
         if not models:
             raise OverloadedError("no model is served yet", retry_after=5.0)
         raise InvalidFieldError("model: must be named where several are served", field="model")
+
+    def _check_webhook(self, options: JobOptions) -> None:
+        """Says at once what delivery would refuse in silence; names are looked at only then."""
+        if options.webhook is None or self._parts.settings.webhook_private_addresses:
+            return
+        host = urlsplit(options.webhook.url).hostname or ""
+        if host == "localhost" or (_is_address(host) and not is_public(host)):
+            raise InvalidFieldError("webhook.url: must be a public address", field="webhook.url")
 
     def _draft(
         self, model: ServedModel, request: GenerationRequest, options: JobOptions, tenant: Tenant
@@ -170,7 +184,9 @@ class Intake:
                 await self._forget_files(job)
             return submitted
         if found is not None and await parts.store.complete_cached(job.id, found):
-            return Submitted(await parts.store.get(job.id), created=True)
+            ended = await parts.store.get(job.id)
+            parts.metrics.job_ended(ended)
+            return Submitted(ended, created=True)
         await self._check_deadline(submitted.job)
         return submitted
 
@@ -220,6 +236,14 @@ class Intake:
         except ServingError:
             # Upkeep finds what nobody owns; the client's answer matters more.
             return
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _read(

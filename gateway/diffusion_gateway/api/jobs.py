@@ -212,12 +212,17 @@ async def delete_job(
     gateway = gateway_of(request)
     job = await own_job(request, job_id, tenant)
     if not query.purge and not job.status.ended:
-        return _json(await _documents(request).job(await gateway.store.cancel(job.id)))
+        job = await gateway.store.cancel(job.id)
+        if job.status is Status.CANCELLED:
+            gateway.metrics.job_ended(job)
+        return _json(await _documents(request).job(job))
     # A storage that does not answer is noticed while there still is a record to try again with.
     await gateway.results.ping()
-    job = await gateway.store.delete(job.id)
-    await gateway.results.delete_job(job)
-    await gateway.cache.forget(job)
+    last = await gateway.store.delete(job.id)
+    if not job.status.ended and last.status is Status.CANCELLED:
+        gateway.metrics.job_ended(last)
+    await gateway.results.delete_job(last)
+    await gateway.cache.forget(last)
     return Response(status_code=204)
 
 
