@@ -129,7 +129,7 @@ class Registration:
     @property
     def room(self) -> int:
         """Jobs that may be sent now."""
-        if not self.ready or self.closing or self.alone is not None:
+        if not self.ready or self.closing or self.alone is not None or self.description is None:
             return 0
         if self.breaker.closed:
             return max(0, self.places - len(self.outstanding))
@@ -167,6 +167,14 @@ class Endpoint:
     def pool(self) -> str:
         """on-demand or spot."""
         return self.settings.pool
+
+    @property
+    def state(self) -> str:
+        """ready, not_ready, or open: workers are there but fail one job after another."""
+        ready = [one for one in self.registrations.values() if one.ready]
+        if not ready:
+            return "not_ready"
+        return "ready" if any(one.breaker.closed for one in ready) else "open"
 
     def serves(self, name: str) -> bool:
         """Whether the settings let this endpoint serve that registration."""

@@ -79,11 +79,14 @@ class Estimator:
             _bound(self._told)
         return forecaster.interval(load)
 
-    def observe(self, job: Job, together: float | None = None) -> None:
+    def observe(
+        self, job: Job, together: float | None = None, service_s: float | None = None
+    ) -> None:
         """Learns from a job that was drawn; one that was learned from before changes nothing.
 
         Args:
             together: jobs that shared its engine on average, where the worker is ours.
+            service_s: seconds of its last attempt, likewise.
         """
         result = job.result
         if result is None or result.cached or job.id in self._learned:
@@ -94,9 +97,10 @@ class Estimator:
             return
         forecaster = self._forecasters.setdefault(job.model, Forecaster())
         shared = together or max(1.0, float(self._leased.get(job.model, 1)))
-        if job.attempts <= 1:
-            service = job.ended_at - job.started_at
-            forecaster.learn(job.work, result.device_seconds, service, shared)
+        if service_s is None and job.attempts <= 1:
+            service_s = job.ended_at - job.started_at
+        if service_s is not None and job.checkpoint is None:
+            forecaster.learn(job.work, result.device_seconds, service_s, shared)
         told = self._told.pop(job.id, None)
         if told is not None:
             forecaster.learn_error(told.kind, told.raw, job.ended_at - told.at)

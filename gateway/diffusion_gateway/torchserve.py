@@ -75,8 +75,8 @@ class AnswerError(UpstreamError):
     @property
     def worker_died(self) -> bool:
         """Whether the worker ended with the request in its hands."""
-        # TorchServe's words for a batch whose worker is gone or did not answer in time.
-        return self.document is None and self.answered == 500
+        # TorchServe says 507 for a batch whose worker went away, 500 for one that it gave up.
+        return self.document is None and self.answered in (500, 507)
 
 
 @dataclass(frozen=True, slots=True)
