@@ -17,6 +17,7 @@ from rich.status import Status
 from benchmarks import (
     bounds,
     checkpoints,
+    gateway,
     latency,
     machine,
     memory,
@@ -38,6 +39,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "memory": memory.measure,
     "start": start.measure,
     "checkpoint": checkpoints.measure,
+    "gateway": gateway.measure,
     "mixes": mixes.measure,
     "large": mixes.measure_large,
 }

@@ -31,8 +31,7 @@ def measure(bench: Bench) -> dict[str, Any]:
                 "of_what_t_b_allows": stage.of_what_t_b_allows(),
                 "burst": stage.burst(),
             }
-            if name == "emoji":
-                found[name]["padding"] = stage.padding()
+            found[name]["padding"] = stage.padding()
         finally:
             stage.close()
     return found

@@ -162,6 +162,45 @@ def _checkpoint(found: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def _gateway(found: dict[str, Any]) -> Iterator[Row]:
+    through = found["throughput"]
+    yield Row(
+        f"images/s through the gateway ÷ directly, {through['model']}",
+        "≥ 0.98",
+        f"{spread(through['of_direct'])}, {len(through['of_direct']['values'])} pairs",
+        through["of_direct"]["median"] >= 0.98,
+    )
+    cpu = found["job_cpu"]
+    yield Row(
+        f"gateway's CPU of a job of {cpu['steps']} steps, progress streamed",
+        "≤ 20 ms",
+        f"{spread(cpu['ms'], 1)} ms",
+        cpu["ms"]["median"] <= 20,
+    )
+    crowd = found["crowd"]
+    yield Row(
+        f"submissions with {crowd['waiting']} jobs waiting",
+        "reported",
+        f"{crowd['submissions_a_second']:.0f} a second, 99th percentile "
+        f"{1000 * crowd['submission_p99_s']:.0f} ms, CPU {crowd['submission_cpu_ms']:.1f} ms each",
+        None,
+    )
+    yield Row(
+        "memory of a waiting job",
+        "reported",
+        f"{crowd['bytes_a_waiting_job'] / 1024:.1f} KiB",
+        None,
+    )
+    watchers = crowd["watchers"]
+    yield Row(
+        f"{watchers['count']} WebSocket watchers of one job",
+        "reported",
+        f"{watchers['bytes_each'] / 1024:.0f} KiB each; {watchers['told']} told of its end within "
+        f"{watchers['all_told_s']:.2f} s",
+        None,
+    )
+
+
 _LINES = {
     "served": _served,
     "request": _request,
@@ -170,4 +209,5 @@ _LINES = {
     "memory": _memory,
     "start": _start,
     "checkpoint": _checkpoint,
+    "gateway": _gateway,
 }

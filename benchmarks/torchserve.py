@@ -18,7 +18,7 @@ from benchmarks.models import ROOT, WORK, Model
 from benchmarks.workload import asked
 from serving.fleet import Fleet
 from serving.ports import free_base
-from serving.server import Server
+from serving.server import Running, Server
 
 PEERS = Path(__file__).parent / "peers"
 _PROFILE = ROOT / "config" / "config.properties"
@@ -60,6 +60,10 @@ class TorchServe:
         """The server's process and the archive's workers."""
         workers = self._fleet.management.version(archive).workers
         return [self._server.require().pid, *(worker.pid for worker in workers)]
+
+    def running(self) -> Running:
+        """Its addresses."""
+        return self._server.require()
 
     def describe(self, archive: str) -> dict[str, Any]:
         """What the archive's handler says of itself."""
