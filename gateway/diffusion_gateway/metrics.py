@@ -7,6 +7,7 @@ this file; never an id, a tenant or anything that a client wrote.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -44,6 +46,8 @@ class Metrics:
     """Counters that the parts of the gateway raise, and gauges that are read at a scrape."""
 
     def __init__(self) -> None:
+        # A second series for each counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._count_jobs()
@@ -155,15 +159,14 @@ class Metrics:
         workers: Sequence[WorkerState] = ()
         try:
             depths, workers = await store.depths(), await store.workers(now)
+            up = True
         except ServingError:
-            # Figures of a store that does not answer would be those of another time.
-            self._store_up.set(0)
-        else:
-            self._store_up.set(1)
-        self._show_depths(depths, now)
+            up = False
+        self._store_up.set(up)
+        self._show_depths(depths, now, up)
         self._show_workers(workers)
 
-    def _show_depths(self, depths: Sequence[Depth], now: float) -> None:
+    def _show_depths(self, depths: Sequence[Depth], now: float, up: bool) -> None:
         for gauge in (self._depth, self._depth_work, self._oldest):
             gauge.clear()
         waiting = leased = 0
@@ -178,9 +181,10 @@ class Metrics:
                 oldest[depth.model] = min(depth.oldest, oldest.get(depth.model, now))
         for model, since in oldest.items():
             self._oldest.labels(model).set(max(0.0, now - since))
-        self._queue_size.set(waiting)
-        self._jobs.labels(Status.PENDING).set(waiting)
-        self._jobs.labels(Status.PROCESSING).set(leased)
+        # Of a store that does not answer nothing is known, which is not the same as none.
+        self._queue_size.set(waiting if up else math.nan)
+        self._jobs.labels(Status.PENDING).set(waiting if up else math.nan)
+        self._jobs.labels(Status.PROCESSING).set(leased if up else math.nan)
 
     def _show_workers(self, workers: Sequence[WorkerState]) -> None:
         self._workers.clear()

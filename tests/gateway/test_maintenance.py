@@ -1,0 +1,156 @@
+"""Upkeep over the real store and storage."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_rig import claim, finish, make_gateway
+from gateway_samples import job
+
+from diffusion_gateway.errors import (
+    ResultsUnavailableError,
+    StoreUnavailableError,
+    UnknownFileError,
+    UnknownJobError,
+)
+from diffusion_gateway.gateway import Gateway
+from diffusion_gateway.job import Lane, Status
+from diffusion_gateway.maintenance import Loop, Maintenance
+from diffusion_gateway.store import MAX_ATTEMPTS, Admission
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    settings = {"results_url": f"file:{tmp_path}/results", "lease_s": 0.05, "auth": "off"}
+    async with make_gateway(tmp_path, **settings) as made:
+        yield made
+
+
+def upkeep(gateway: Gateway, **settings: Any) -> Maintenance:
+    chosen = gateway.settings.model_copy(update=settings)
+    return Maintenance(gateway.store, gateway.results, chosen, gateway.metrics)
+
+
+async def add(gateway: Gateway, **changes: Any) -> str:
+    fields = {"prompt": "a red fox", "seed": 7, "num_images": 1}
+    submitted = await gateway.store.submit(job(fields=fields, **changes), Admission())
+    return submitted.job.id
+
+
+def counted(gateway: Gateway, name: str, **labels: str) -> float:
+    return gateway.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+async def test_a_silent_workers_job_goes_ahead_and_ends_after_the_last_attempt(gateway):
+    identifier = await add(gateway)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        taken = await gateway.store.claim("silent", "emoji", tuple(Lane), 0.01)
+        assert taken is not None
+        assert taken.attempts == attempt
+        await asyncio.sleep(0.02)
+        await upkeep(gateway).reap()
+    found = await gateway.store.get(identifier)
+    assert found.status is Status.FAILED
+    assert found.error is not None
+    assert found.error["code"] == "attempts_exhausted"
+    attempts = "diffusion_gateway_attempts_total"
+    assert counted(gateway, attempts, model="emoji", outcome="lost") == MAX_ATTEMPTS
+    assert counted(gateway, "diffusion_requests_total", model="emoji", status="failed") == 1
+
+
+async def test_a_job_whose_deadline_passes_while_it_waits_fails(gateway):
+    late = await add(gateway, deadline=time.time() - 1)
+    kept = await add(gateway, deadline=time.time() + 60)
+    await upkeep(gateway).overdue()
+    found = await gateway.store.get(late)
+    assert found.error is not None
+    assert found.error["code"] == "deadline_exceeded"
+    assert (await gateway.store.get(kept)).status is Status.PENDING
+    assert counted(gateway, "diffusion_requests_total", model="emoji", status="failed") == 1
+
+
+async def test_a_job_close_to_its_deadline_goes_ahead(gateway):
+    first = await add(gateway)
+    close = await add(gateway, deadline=time.time() + 20)
+    await upkeep(gateway, urgent_slack_s=30.0).promote()
+    assert [(await claim(gateway)).id for _ in range(2)] == [close, first]  # type: ignore[union-attr]
+
+
+async def test_records_go_first_and_pictures_later(gateway):
+    identifier = await add(gateway)
+    taken = await claim(gateway)
+    assert taken is not None
+    assert await finish(gateway, taken)
+    picture = (await gateway.store.get(identifier)).result.pictures[0].key  # type: ignore[union-attr]
+    await gateway.results.put(f"previews/{identifier}/1.jpg", b"preview", "image/jpeg")
+
+    await upkeep(gateway, record_lifetime_s=60.0).expire()
+    assert (await gateway.store.get(identifier)).status is Status.COMPLETED
+    await upkeep(gateway, record_lifetime_s=0.0).expire()
+    with pytest.raises(UnknownJobError):
+        await gateway.store.get(identifier)
+    with pytest.raises(UnknownFileError):
+        await gateway.results.get(f"previews/{identifier}/1.jpg")
+    assert await gateway.results.get(picture)
+    await upkeep(gateway).sweep()
+    assert await gateway.results.get(picture)
+    assert counted(gateway, "diffusion_gateway_jobs_expired_total") == 1
+
+
+async def test_a_waiting_or_running_job_never_expires(gateway):
+    waiting = await add(gateway, submitted_at=time.time() - 1e6)
+    running = await add(gateway, model="other", submitted_at=time.time() - 1e6)
+    await gateway.store.claim("worker", "other", tuple(Lane), 60.0)
+    await upkeep(gateway, record_lifetime_s=0.001).expire()
+    assert (await gateway.store.get(waiting)).status is Status.PENDING
+    assert (await gateway.store.get(running)).status is Status.PROCESSING
+
+
+async def test_more_records_than_a_batch_expire_in_one_turn(gateway):
+    for _ in range(450):
+        await gateway.store.cancel(await add(gateway))
+    await upkeep(gateway, record_lifetime_s=0.0).expire()
+    assert list(await gateway.store.list(None, None, None, 10)) == []
+
+
+async def test_a_record_goes_even_if_its_files_cannot(gateway):
+    identifier = await add(gateway)
+    await gateway.store.cancel(identifier)
+
+    async def down(*_: Any, **__: Any) -> None:
+        raise ResultsUnavailableError("it is down")
+
+    gateway.results.delete_job = down  # type: ignore[method-assign]
+    await upkeep(gateway, record_lifetime_s=0.0).expire()
+    with pytest.raises(UnknownJobError):
+        await gateway.store.get(identifier)
+    assert counted(gateway, "diffusion_gateway_upkeep_failures_total", loop="expire") == 1
+
+
+async def test_loops_go_on_after_an_outage(gateway, caplog):
+    turns = []
+
+    async def turn() -> None:
+        turns.append(1)
+        if len(turns) == 1:
+            raise StoreUnavailableError("the store is down")
+        if len(turns) == 2:
+            raise ValueError("prompt of somebody")
+
+    maintenance = upkeep(gateway)
+    maintenance.loops = (Loop("tried", 0.01, turn),)
+    running = asyncio.create_task(maintenance.run())
+    while len(turns) < 5:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert counted(gateway, "diffusion_gateway_upkeep_failures_total", loop="tried") == 2
+    assert "the store is down" in caplog.text
+    assert "prompt of somebody" not in caplog.text
+    assert "ValueError" in caplog.text
