@@ -90,7 +90,8 @@ async def _form(request: Request) -> dict[str, Any]:
         async with form as parts:
             for name, value in parts.multi_items():
                 if name in fields:
-                    raise MalformedBodyError("the body names a field twice")
+                    known = name if name.isprintable() and len(name) <= 64 else None
+                    raise MalformedBodyError("the body names a field twice", field=known)
                 fields[name] = await value.read() if isinstance(value, UploadFile) else value
     except MultiPartException:
         raise MalformedBodyError("the body is not a form that can be read") from None
