@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
-from api_rig import scripted_model
+from api_rig import claim, client_of, finish, make_gateway, scripted_model
 from gateway_samples import job, picture, settings
 
 from diffusion_core.request import GenerationRequest
 from diffusion_core.source_image import parse_source
 from diffusion_gateway.cache import DECIDES, DELIVERS, ResponseCache
 from diffusion_gateway.errors import UnknownFileError
+from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Result
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.results import ResultStore, StoredFile
@@ -249,3 +251,74 @@ async def test_a_storage_that_fails_costs_the_cache_only(
         assert "not kept in the cache" in caplog.text
         with pytest.raises(UnknownFileError):
             await rig.results.get(result.pictures[0].key)
+
+
+# Through the API, where a worker's part is played by the rig.
+
+
+@asynccontextmanager
+async def asked_twice(folder: Path) -> AsyncIterator[tuple[Gateway, httpx2.AsyncClient]]:
+    async with make_gateway(folder) as gateway, client_of(gateway) as client:
+        yield gateway, client
+
+
+async def _submit(client: httpx2.AsyncClient, **more: Any) -> dict[str, Any]:
+    answer = await client.post("/generate", json={"prompt": "a red fox", **more})
+    assert answer.status_code == 202, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+async def _drawn(gateway: Gateway) -> None:
+    claimed = await claim(gateway)
+    assert claimed is not None
+    await finish(gateway, claimed)
+    ended = await gateway.store.get(claimed.id)
+    assert ended.result is not None
+    await gateway.cache.keep(claimed, ended.result)
+
+
+async def _bytes(client: httpx2.AsyncClient, document: dict[str, Any]) -> bytes:
+    shown = (await client.get(f"/jobs/{document['job_id']}")).json()
+    answer = await client.get(shown["image_url"])
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+async def test_the_same_request_again_is_answered_at_once_and_says_so(tmp_path: Path) -> None:
+    async with asked_twice(tmp_path) as (gateway, client):
+        first = await _submit(client, seed=7)
+        await _drawn(gateway)
+        second = await _submit(client, seed=7)
+        assert (second["status"], second["cached"]) == ("completed", True)
+        assert second["device_seconds"] == 0
+        assert await _bytes(client, second) == await _bytes(client, first)
+        for different in ({"seed": 8}, {"seed": 7, "cache": False}, {}):
+            assert (await _submit(client, **different))["status"] == "pending"
+        assert gateway.cache.hits == 1
+
+
+async def test_the_same_request_in_flight_is_drawn_once(tmp_path: Path) -> None:
+    async with asked_twice(tmp_path) as (gateway, client):
+        documents = [await _submit(client, seed=7) for _ in range(3)]
+        await _drawn(gateway)
+        assert await claim(gateway) is None
+        shown = [(await client.get(f"/jobs/{one['job_id']}")).json() for one in documents]
+        assert [one["status"] for one in shown] == ["completed"] * 3
+        assert [one["cached"] for one in shown] == [False, True, True]
+
+
+async def test_a_shared_picture_stays_until_the_last_job_that_shows_it(tmp_path: Path) -> None:
+    async with asked_twice(tmp_path) as (gateway, client):
+        documents = [await _submit(client, seed=7) for _ in range(3)]
+        await _drawn(gateway)
+        pictures = {await _bytes(client, one) for one in documents}
+        assert len(pictures) == 1
+        for number, one in enumerate(documents):
+            answer = await client.delete(f"/jobs/{one['job_id']}")
+            assert answer.status_code == 204
+            for other in documents[number + 1 :]:
+                assert await _bytes(client, other) in pictures
+        left = [key async for key, _ in gateway.results.files("generations")]
+        left += [key async for key, _ in gateway.results.files("cache")]
+        assert left == []
