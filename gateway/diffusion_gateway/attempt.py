@@ -83,11 +83,13 @@ class Attempt:
 
     Attributes:
         storing: whether the picture is there and only has to be stored.
+        outcome: how it went, in the words of the metrics; None while it runs.
     """
 
     def __init__(self, job: Job, registration: Registration | None, tools: Tools) -> None:
         self.job = job
         self.storing = False
+        self.outcome: str | None = None
         self.began = time.monotonic()
         self._tools = tools
         self._stopped: Stop | None = None
@@ -103,17 +105,16 @@ class Attempt:
         )
         self._task: asyncio.Task[Drawn] | None = None
 
-    async def run(self) -> str:
-        """Runs the attempt; returns how it went, in the words of the metrics."""
+    async def run(self) -> None:
+        """Runs the attempt."""
         hooks = self._tools.webhooks
         try:
             with nullcontext() if hooks is None else hooks.following(self.job):
-                outcome = await self._run()
+                self.outcome = await self._run()
         finally:
             self.drawing.leave()
             await self._reports.close()
-        self._tools.metrics.attempt(self.job.model, outcome)
-        return outcome
+        self._tools.metrics.attempt(self.job.model, self.outcome)
 
     def stop(self, why: Stop) -> None:
         """Ends the attempt. A picture that is there already is still stored, if it is wanted."""

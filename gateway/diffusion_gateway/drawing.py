@@ -91,8 +91,20 @@ class Drawing:
         self._losses = losses
         self._every = checkpoint_every
         self._from_start = False
+        self._first: tuple[int, float] | None = None
         if registration is not None:
             registration.take(job.id, job.work, alone=job.alone)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until its last step at the pace of late; None where it has told of no steps."""
+        if self._first is None:
+            return None
+        step, at = self._first
+        done = self.step - step
+        if done <= 0:
+            return None
+        return (time.monotonic() - at) / done * (self.job.steps - self.step)
 
     @property
     def can_resume(self) -> bool:
@@ -188,6 +200,7 @@ class Drawing:
         self, one: Registration, fields: dict[str, Any], silence: float
     ) -> dict[str, Any]:
         answer: dict[str, Any] | None = None
+        self._first = None
         async with one.endpoint.server.stream(one.name, fields, silence) as events:
             async for event in events:
                 match event.get("type"):
@@ -208,6 +221,7 @@ class Drawing:
 
     def _step(self, step: int, one: Registration) -> None:
         self.step = min(step, self.job.steps)
+        self._first = self._first or (self.step, time.monotonic())
         one.outstanding[self.job.id] = self.job.work * (1 - self.step / self.job.steps)
         self._reports.progress(self.step)
 

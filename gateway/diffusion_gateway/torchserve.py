@@ -198,9 +198,9 @@ class TorchServe:
         *,
         body: dict[str, Any] | None = None,
         params: dict[str, str] | None = None,
-        timeout_s: float = _CALL_S,
+        timeout_s: float | None = None,
     ) -> bytes:
-        response = await self._open(kind, method, url, body, timeout_s, {}, params)
+        response = await self._open(kind, method, url, body, timeout_s or _CALL_S, {}, params)
         try:
             return await response.aread()
         except httpx2.TransportError as error:

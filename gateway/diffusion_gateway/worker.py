@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from diffusion_core.errors import ServingError
 from diffusion_core.placement import CostAwareScheduler, Pool
 from diffusion_gateway.attempt import Attempt, Stop, Tools
+from diffusion_gateway.drain import Drained, drain
 from diffusion_gateway.drawing import Losses
 from diffusion_gateway.endpoints import Registration, choose
 from diffusion_gateway.errors import UnknownModelError
@@ -55,6 +56,7 @@ class Worker:
         self._running: dict[str, tuple[Attempt, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
         self._first = 0
+        self._drain: asyncio.Task[Drained] | None = None
         self._tools = Tools(
             settings=gateway.settings,
             store=gateway.store,
@@ -72,6 +74,11 @@ class Worker:
         """The jobs in hand."""
         return [attempt for attempt, _ in self._running.values()]
 
+    @property
+    def running(self) -> list[tuple[Attempt, asyncio.Task[None]]]:
+        """The jobs in hand, and the tasks that see to them."""
+        return list(self._running.values())
+
     async def run(self) -> None:
         """Works until it is cancelled; jobs in hand are then handed back."""
         try:
@@ -88,9 +95,24 @@ class Worker:
         """A job came, or room for one: looks at once."""
         self._woken.set()
 
+    async def drain(self, within_s: float | None = None) -> Drained:
+        """Takes nothing new, and returns when nothing is in hand any more.
+
+        Whoever asks while it drains gets the same answer.
+
+        Args:
+            within_s: seconds that there are; None: as the settings say.
+        """
+        self.draining = True
+        self._gateway.metrics.draining(True)
+        if self._drain is None:
+            seconds = self._gateway.settings.drain_s if within_s is None else within_s
+            self._drain = asyncio.create_task(drain(self, self._gateway.estimator, seconds))
+        await self.beat()
+        return await asyncio.shield(self._drain)
+
     async def abandon(self) -> None:
         """Hands back what is in hand, now."""
-        self.draining = True
         for attempt in self.attempts:
             attempt.stop(Stop.DRAINED)
         tasks = [task for _, task in self._running.values()]
