@@ -7,7 +7,7 @@ import hashlib
 import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -74,10 +74,15 @@ class _Draft:
 
 
 class Intake:
-    """Takes submissions. What it returns is kept: 202 may be said."""
+    """Takes submissions. What it returns is kept: 202 may be said.
+
+    Attributes:
+        on_queued: called when a job waits that did not before.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self.on_queued: Callable[[], None] = lambda: None
 
     async def accept(
         self,
@@ -188,6 +193,7 @@ class Intake:
             parts.metrics.job_ended(ended)
             return Submitted(ended, created=True)
         await self._check_deadline(submitted.job)
+        self.on_queued()
         return submitted
 
     async def _found(self, job: Job) -> Result | None:

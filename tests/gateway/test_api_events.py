@@ -471,10 +471,14 @@ def test_logs_hold_no_query_and_no_prompt(tmp_path, caplog):
         job_id = submit(server, prompt="my dear secret")
         httpx2.get(f"{server.url}/jobs?secret=1")
         httpx2.get(f"{server.url}/secr%0aet")
+        with socket_of(server, job_id, "?ticket=secret") as connection:
+            connection.recv()
         httpx2.post(f"{server.url}/generate", json={"prompt": "my dear secret", "width": 1})
         httpx2.delete(f"{server.url}/jobs/{job_id}?purge=true")
-    ours = [record for record in caplog.records if record.name.startswith("diffusion_gateway")]
+    names = ("diffusion_gateway", "uvicorn")
+    ours = [record for record in caplog.records if record.name.startswith(names)]
     told = "\n".join(record.getMessage() for record in ours)
     assert f"DELETE /jobs/{job_id} 204" in told
+    assert f"/ws/jobs/{job_id}" in told
     assert "secret" not in told
     assert "/secr%0Aet 404" in told

@@ -258,7 +258,7 @@ async def test_forms_take_webhooks_as_json_and_refuse_what_is_odd(client):
     answer = await client.post("/generate", files={"priority": ("a.txt", b"x")})
     problem(answer, 422, "priority")
     twice = [("prompt", (None, "x")), ("prompt", (None, "y"))]
-    problem(await client.post("/generate", files=twice), 400)
+    problem(await client.post("/generate", files=twice), 400, "prompt")
 
 
 async def test_a_form_that_breaks_off_is_malformed(client):

@@ -295,6 +295,11 @@ async def test_links_to_pictures_need_no_header_and_open_nothing_else(client, ga
     ):
         assert (await client.get(path)).status_code == 401, path
     assert (await client.get(f"/jobs/{job.id}?ticket={ticket}")).status_code == 401
+    # Another tenant's key makes no ticket good.
+    stranger = await key_of(gateway, "stranger")
+    for path, status in ((f"images/0?ticket={ticket[:-1]}0", 401), ("images/0", 404)):
+        answer = await client.get(f"/jobs/{job.id}/{path}", headers=stranger)
+        assert answer.status_code == status, path
     # The same link again, so that a browser's cache knows it.
     again = (await client.get(f"/jobs/{job.id}", headers=headers)).json()
     assert again["image_url"] == image["url"]

@@ -16,6 +16,27 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _LONGEST_PATH = 200
 
 
+class _NoQueries(logging.Filter):
+    """Takes query strings out of the server's own lines: they may hold tickets."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                arg.partition("?")[0] if isinstance(arg, str) and arg.startswith("/") else arg
+                for arg in record.args
+            )
+        return True
+
+
+_NO_QUERIES = _NoQueries()
+
+
+def hide_queries() -> None:
+    """Keeps the server from logging query strings, which it does when a WebSocket is opened."""
+    for name in ("uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).addFilter(_NO_QUERIES)
+
+
 class _Counts(Protocol):
     def http(self, route: str, method: str, status: int, seconds: float) -> None: ...
 

@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from diffusion_core import __version__
-from diffusion_gateway.api import events, files, health, jobs, page, scraping
-from diffusion_gateway.api.access_log import AccessLog
+from diffusion_gateway.api import events, files, health, jobs, openai, page, scraping
+from diffusion_gateway.api.access_log import AccessLog, hide_queries
 from diffusion_gateway.api.body_limit import BodyLimit
+from diffusion_gateway.api.openai_errors import OpenAIErrors
 from diffusion_gateway.api.origins import Origins
 from diffusion_gateway.api.problems import CatchAll, add_problems
 from diffusion_gateway.api.reference import add_reference
@@ -32,6 +33,7 @@ def create_app(gateway: Gateway) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        hide_queries()
         async with gateway:
             yield
 
@@ -48,7 +50,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.include_router(health.router)
     app.include_router(scraping.router)
     if gateway.settings.role != "worker":
-        for part in (jobs, events, files, page):
+        for part in (jobs, events, files, openai, page):
             app.include_router(part.router)
     add_problems(app)
     add_reference(app)
@@ -70,4 +72,5 @@ def _surround(app: FastAPI, gateway: Gateway) -> None:
         )
     app.add_middleware(Origins, settings=settings)
     app.add_middleware(CatchAll)
+    app.add_middleware(OpenAIErrors)
     app.add_middleware(AccessLog, counts=gateway.metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
@@ -14,6 +15,8 @@ from diffusion_gateway.tickets import Purpose
 
 if TYPE_CHECKING:
     from diffusion_gateway.gateway import Gateway
+
+_JOB_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def gateway_of(connection: HTTPConnection) -> Gateway:
@@ -47,17 +50,24 @@ async def ticket_holder(
 ) -> Tenant:
     """The tenant of a request that may show a ticket instead of a key."""
     gateway = gateway_of(connection)
-    authorization = connection.headers.get("authorization")
-    if ticket is None or authorization is not None or not gateway.settings.authenticates:
-        tenant = await gateway.tenants.authenticate(authorization)
+    if ticket is None or not gateway.settings.authenticates:
+        tenant = await gateway.tenants.authenticate(connection.headers.get("authorization"))
     else:
+        # A ticket that is shown must be good, whatever key comes with it.
         tenant = gateway.tenants.named(await gateway.tickets.check(ticket, purpose, job_id))
     gateway.tenants.throttle_reading(tenant)
     return tenant
 
 
+def check_id(job_id: str) -> None:
+    """Raises `UnknownJobError` for what cannot be a job's id, before anybody is asked for it."""
+    if not _JOB_ID.match(job_id):
+        raise UnknownJobError
+
+
 async def own_job(connection: HTTPConnection, job_id: str, tenant: Tenant) -> Job:
     """The tenant's job; another tenant's is as unknown as one that never was."""
+    check_id(job_id)
     job = await gateway_of(connection).store.get(job_id)
     if job.tenant != tenant.name:
         raise UnknownJobError

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from diffusion_gateway.api.auth import gateway_of, ticket_holder
+from diffusion_gateway.api.auth import check_id, gateway_of, ticket_holder
 from diffusion_gateway.api.reference import file_answer, problems
 from diffusion_gateway.errors import UnknownFileError, UnknownJobError
 from diffusion_gateway.job import Job, Picture
@@ -103,13 +103,14 @@ async def _visible(request: Request, job_id: str, ticket: str | None) -> Job | N
     client may see: results live longer than records, and links stay good."""
     gateway = gateway_of(request)
     tenant = await ticket_holder(request, "files", job_id, ticket)
+    check_id(job_id)
     by_link = ticket is not None or not gateway.settings.authenticates
     try:
         job = await gateway.store.get(job_id)
     except UnknownJobError:
-        if by_link and job_id.isalnum() and job_id.isascii():
-            return None
-        raise
+        if not by_link:
+            raise
+        return None
     # A link speaks for itself: pictures that jobs share belong to the first of them.
     if not by_link and job.tenant != tenant.name:
         raise UnknownJobError
