@@ -8,12 +8,15 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any
 
+from diffusion_gateway import notices
 from diffusion_gateway.api.documents import Documents
 from diffusion_gateway.cache import ResponseCache
 from diffusion_gateway.catalog import Catalog
+from diffusion_gateway.drain import Drained
 from diffusion_gateway.estimates import Estimator
 from diffusion_gateway.intake import Intake, Parts
 from diffusion_gateway.job import Job
@@ -28,6 +31,7 @@ from diffusion_gateway.tickets import Tickets
 from diffusion_gateway.waits import Waits
 from diffusion_gateway.watchers import Watchers
 from diffusion_gateway.webhooks import Webhooks
+from diffusion_gateway.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,8 @@ class Gateway:
 
     Attributes:
         loops: what runs for as long as the gateway is open, by name.
+        worker: None where the role is to answer only.
+        draining: whether it is about to end: it does not call itself ready any more.
     """
 
     settings: GatewaySettings
@@ -52,6 +58,8 @@ class Gateway:
     metrics: Metrics
     loops: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     webhooks: Webhooks | None = None
+    worker: Worker | None = None
+    draining: bool = False
 
     def __post_init__(self) -> None:
         self.tenants = Tenants(self.store, self.settings)
@@ -97,7 +105,17 @@ class Gateway:
             "upkeep": Maintenance(store, results, settings, metrics).run,
             "webhooks": gateway.webhooks.run,
         }
+        if settings.role != "api":
+            gateway._employ(Worker(gateway))
         return gateway
+
+    def _employ(self, worker: Worker) -> None:
+        self.worker = worker
+        self.intake.on_queued = worker.wake
+        self.loops["worker"] = worker.run
+        cloud = self.settings.spot_notices
+        if cloud != "none":
+            self.loops["notices"] = partial(notices.watch, cloud, self.drain)
 
     async def __aenter__(self) -> Gateway:
         async with AsyncExitStack() as opening:
@@ -127,6 +145,18 @@ class Gateway:
         self.watchers.close()
         await self._open.aclose()
 
+    async def drain(self, within_s: float | None = None) -> Drained:
+        """Takes no jobs from the queue any more, and hands on what is in hand; requests are still
+        answered.
+
+        Args:
+            within_s: seconds that there are; None: as the settings say.
+        """
+        self.draining = True
+        if self.worker is None:
+            return Drained(ended=0, handed_back=0)
+        return await self.worker.drain(within_s)
+
     async def document(self, job: Job) -> dict[str, Any]:
         """A job's public document where no request says what links begin with."""
         settings = self.settings
@@ -137,7 +167,7 @@ class Gateway:
 async def _keep_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
-            await loop()
+            return await loop()
         except Exception as error:
             # Messages may hold what clients sent, so the log gets kind and place only.
             place = "".join(traceback.format_tb(error.__traceback__))

@@ -74,7 +74,7 @@ async def _look(app: FastAPI) -> ServingError | None:
     except ServingError as error:
         error.retry_after = error.retry_after or _PATIENCE_S
         return error
-    if gateway.watchers.closing.is_set():
+    if gateway.draining or gateway.watchers.closing.is_set():
         return OverloadedError("the gateway is ending", retry_after=1.0)
     if not any(_can_draw(model) for model in gateway.catalog.models()):
         return OverloadedError("no model is ready", retry_after=_PATIENCE_S)
