@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-
-from gateway_samples import job as sample_job
 
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Status, new_id
@@ -47,8 +46,16 @@ class Rig:
             "num_images": 1,
             **more,
         }
-        values = {"id": new_id(), "steps": steps, "work": steps * 4096.0, "fields": fields}
-        job = sample_job(**{**values, **changes})
+        values = {
+            "id": new_id(),
+            "tenant": "local",
+            "model": "emoji",
+            "steps": steps,
+            "work": steps * 4096.0,
+            "fields": fields,
+            "submitted_at": time.time(),
+        }
+        job = Job(**{**values, **changes})
         return (await self.store.submit(job, Admission())).job
 
     async def ended(self, *jobs: Job, within: float = 20.0) -> list[Job]:
