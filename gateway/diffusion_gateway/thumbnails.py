@@ -24,7 +24,8 @@ def make_thumbnail(data: bytes, pixels: int) -> bytes:
         # Its own bound on pixels was kept by the line above.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = source.decode()
-    image.thumbnail((pixels, pixels), Image.Resampling.BICUBIC)
+    # A gap of 1: whole factors first, by averaging, which takes a third of the time.
+    image.thumbnail((pixels, pixels), Image.Resampling.BICUBIC, reducing_gap=1.0)
     file = io.BytesIO()
     _opaque(image).save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()
