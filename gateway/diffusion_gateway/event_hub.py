@@ -158,10 +158,11 @@ class EventHub:
                     yield event
                     if event.last:
                         return
+                if log.newest > after:
+                    continue
                 if log.events and log.events[-1].last:
                     return
-                if log.newest <= after:
-                    await log.changed()
+                await log.changed()
 
     @contextmanager
     def _watching(self, job_id: str) -> Iterator[_Log]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -20,6 +21,7 @@ EVENTS = PREFIX + "events"
 CANCELLATIONS = PREFIX + "cancellations"
 
 _AGAIN_S = 0.2
+_READY_S = 5.0
 
 
 class RedisListener:
@@ -35,14 +37,25 @@ class RedisListener:
         self._client = client
         self._hub = hub
         self._load = load
+        self._listening = asyncio.Event()
+        self._closing = False
         self._task = asyncio.create_task(self._run(), name="redis-events")
 
+    async def ready(self) -> None:
+        """Returns once it listens, or has tried for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_READY_S):
+                await self._listening.wait()
+
     async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._closing = True
+        # The client swallows a cancellation that comes while it connects, so one may not do.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait((self._task,), timeout=_AGAIN_S)
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             try:
                 await self._listen()
             except (RedisError, OSError, StoreUnavailableError) as error:
@@ -61,6 +74,7 @@ class RedisListener:
                     subscribed += 1
                     if subscribed == 2:
                         await self._catch_up()
+                        self._listening.set()
                 elif message["type"] == "message":
                     self._hear(message["channel"], message["data"])
 

@@ -78,7 +78,7 @@ function ops.list(tenant, status, before, limit)
   for _, one in ipairs(tenants) do
     for _, kind in ipairs(statuses) do
       local some = redis.call('ZREVRANGEBYLEX', P .. 'of:' .. one .. ':' .. kind,
-        before ~= '' and '(' .. before or '+', '-', 'LIMIT', 0, limit)
+        '(' .. before, '-', 'LIMIT', 0, limit)
       for i = 1, #some do
         ids[#ids + 1] = some[i]
       end

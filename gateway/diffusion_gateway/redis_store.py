@@ -54,6 +54,7 @@ class RedisStore:
         self._link = RedisLink(self._url)
         await self._link.open()
         self._listener = RedisListener(self._link.client, self._hub, self._kept)
+        await self._listener.ready()
 
     async def close(self) -> None:
         if self._listener is not None:
@@ -90,7 +91,8 @@ class RedisStore:
     async def list(
         self, tenant: str | None, status: Status | None, before: str | None, limit: int
     ) -> Sequence[Job]:
-        return _jobs(await self._link.call("list", tenant, status, before, limit))
+        bound = "g" if before is None else before
+        return _jobs(await self._link.call("list", tenant, status, bound, limit))
 
     async def cancel(self, job_id: str) -> Job:
         return _known(is_id(job_id) and await self._link.call("cancel", job_id, time.time()))
@@ -140,7 +142,7 @@ class RedisStore:
         result: Result | None = None,
         error: dict[str, Any] | None = None,
     ) -> bool:
-        outcome = result.model_dump_json() if result else error and json.dumps(error)
+        outcome = result.model_dump_json() if result else json.dumps(error)
         others = result and shared(result).model_dump_json()
         lease = (job.id, job.worker, job.attempts)
         return bool(await self._link.call("end", *lease, status, outcome, others, time.time()))

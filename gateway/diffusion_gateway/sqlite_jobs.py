@@ -201,7 +201,7 @@ class JobTable:
             (
                 *(status, follows, lease.step if lease else row["step"], time.time()),
                 result and result.model_dump_json(),
-                error and json.dumps(error),
+                None if error is None else json.dumps(error),
                 job_id,
             ),
         )

@@ -153,7 +153,11 @@ class JobStore(Protocol):
     async def progress(
         self, job: Job, step: int, checkpoint: Checkpoint | None = None
     ) -> Checkpoint | None:
-        """Notes steps done, and a checkpoint if given; returns the checkpoint it replaces."""
+        """Notes steps done, and a checkpoint if given.
+
+        Returns the checkpoint that is of no more use: the one replaced, or the one given if the
+        lease was lost.
+        """
 
     async def hand_back(self, job: Job, *, blamed: bool) -> Job | None:
         """Puts a leased job into Lane.RETURNED.
@@ -171,7 +175,8 @@ class JobStore(Protocol):
         result: Result | None = None,
         error: dict[str, Any] | None = None,
     ) -> bool:
-        """Records a leased job's end; False if it has one already or the lease was lost.
+        """Records a leased job's end; False if it has another one already or the lease was lost.
+        The lease that recorded it may ask again (its first answer was lost) and hears True.
 
         Its followers end with it if it completed (their results marked cached); otherwise the first
         of them is queued in its place (lane and rank of its own) and the others follow that one.
@@ -215,7 +220,8 @@ class JobStore(Protocol):
     async def publish(self, job_id: str, kind: str, data: dict[str, Any]) -> None:
         """Adds an event (progress, preview) to a job that has not ended; older ones beyond 200 go.
 
-        Status changes and ends publish their own events, in the same transaction.
+        Status changes and ends publish their own events, in the same transaction. Once a job has
+        ended only its end is kept.
         """
 
     def watch(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:

@@ -1,0 +1,13 @@
+"""What every `JobStore` is held to. A subclass provides the fixture `store`, open and empty."""
+
+from __future__ import annotations
+
+from contract_ends import EndContract
+from contract_events import EventContract
+from contract_keeping import KeepingContract
+from contract_leases import LeaseContract
+from contract_queue import QueueContract
+
+
+class StoreContract(QueueContract, LeaseContract, EndContract, EventContract, KeepingContract):
+    """All of the contract."""
