@@ -26,6 +26,12 @@ TORCH_INDEX ?=
 VARIANT ?=
 PIPELINE_CONFIG ?=
 ALLOW_PICKLE ?=
+# For make up and keys: where jobs and pictures are kept, and where the gateway listens.
+REDIS_URL ?=
+RESULTS_URL ?=
+GATEWAY_PORT ?=
+TENANT ?=
+REVOKE ?=
 
 export TORCH_INDEX
 RUN := .venv/bin/python
@@ -42,7 +48,8 @@ PROMPT_VALUE = $(value PROMPT)
 export PROMPT_VALUE
 
 KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT STEPS SEED OUT PORT \
-	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS VARIANT PIPELINE_CONFIG ALLOW_PICKLE
+	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS VARIANT PIPELINE_CONFIG ALLOW_PICKLE \
+	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -51,7 +58,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo archive inspect profile serve stop status logs image scale batch \
-	register unregister update metrics describe lint type test test-full bench clean python
+	register unregister update metrics describe up down keys lint type test test-full bench clean python
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -130,16 +137,31 @@ batch: install ## Set batch size and delay, losing no request; NAME=, SIZE=, DEL
 describe: install ## Print limits, defaults and schedulers of a model; NAME=
 	@$(RUN) scripts/registry.py describe --name '$(NAME)'
 
+up: python ## Start TorchServe and the job gateway; PORT=, GATEWAY_PORT=, REDIS_URL=, RESULTS_URL=, NAME=
+	@$(PYTHON) scripts/install.py gateway
+	@$(RUN) scripts/gateway.py up --name '$(NAME)' $(call option,--port,PORT) \
+		$(call option,--gateway-port,GATEWAY_PORT) $(call option,--redis-url,REDIS_URL) \
+		$(call option,--results-url,RESULTS_URL)
+
+down: ## End the gateway, which hands back what it holds, and TorchServe
+	@if ls .venv/installed-*gateway* .venv/installed-*dev* >/dev/null 2>&1; then \
+		$(RUN) scripts/gateway.py down; else echo "The gateway was not running."; fi
+
+keys: python ## List API keys, make one for TENANT=, or end REVOKE=<key id>; REDIS_URL=
+	@$(PYTHON) scripts/install.py gateway
+	@$(RUN) scripts/gateway.py keys $(call option,--tenant,TENANT) $(call option,--revoke,REVOKE) \
+		$(call option,--redis-url,REDIS_URL)
+
 lint: install-dev ## Check style, imports, dependencies, shell and YAML
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/lint-imports
-	@.venv/bin/deptry core handlers scripts
+	@.venv/bin/deptry core gateway handlers scripts
 	@.venv/bin/shellcheck .ci/run
 	@.venv/bin/yamllint --strict config
 
 type: install-dev ## Check types
-	@.venv/bin/mypy core handlers scripts
+	@.venv/bin/mypy core gateway handlers scripts
 
 test: install-dev ## Run the tests but the long ones
 	@.venv/bin/pytest -m "not full"
@@ -151,5 +173,5 @@ bench: python ## Measure on this machine and renew docs/benchmarks.md; ARGS="--h
 	@$(PYTHON) scripts/install.py dev bench
 	@PYTHONPATH=scripts $(RUN) -m benchmarks $(ARGS)
 
-clean: stop ## Stop TorchServe, remove run/ and the tools' caches; archives and .venv stay
+clean: down stop ## Stop TorchServe, remove run/ and the tools' caches; archives and .venv stay
 	@rm -rf run build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
