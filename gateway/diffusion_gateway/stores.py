@@ -26,3 +26,13 @@ def open_store(url: str) -> JobStore:
         "store_url: must be sqlite:PATH, redis://HOST:PORT/DATABASE or rediss://…",
         field="store_url",
     )
+
+
+def open_keys(url: str) -> JobStore:
+    """The store for its API keys only: an embedded one may belong to a running gateway."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite" and rest.strip("/"):
+        from diffusion_gateway.sqlite_keys import SqliteKeys
+
+        return SqliteKeys(Path(rest))  # type: ignore[return-value]
+    return open_store(url)

@@ -1,4 +1,4 @@
-"""The archive of the demonstration pipeline, built again when something it is made of changed."""
+"""Archives of the demonstration pipeline, built again when something they are made of changed."""
 
 from __future__ import annotations
 
@@ -13,37 +13,42 @@ from serving.errors import Trouble
 STORE = ROOT / "model_store"
 
 
-def is_current(name: str) -> bool:
+def archive_name(model: str, mode: str = "") -> str:
+    """The archive of models/MODEL, in a batching mode other than its config's if one is named."""
+    return f"{model}-{mode}" if mode else model
+
+
+def is_current(model: str, mode: str = "") -> bool:
     """Whether the archive is there and made of the files as they are."""
+    name = archive_name(model, mode)
     stamp = _stamp(name)
-    return _archive(name).exists() and stamp.exists() and stamp.read_text() == _fingerprint(name)
+    made = (STORE / f"{name}.mar").exists() and stamp.exists()
+    return made and stamp.read_text() == _fingerprint(model)
 
 
-def build_archive(name: str) -> None:
+def build_archive(model: str, mode: str = "") -> None:
     """Builds the archive with the archive tool, which shows its own progress."""
+    name = archive_name(model, mode)
     command = [sys.executable, "scripts/archive.py", "build", "--force", "--name", name]
-    command += ["--model", f"models/{name}", "--config", f"config/models/{name}.yaml"]
+    command += ["--model", f"models/{model}", "--config", f"config/models/{model}.yaml"]
+    command += ["--mode", mode] if mode else []
     if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
-        raise Trouble(f"The archive of models/{name} was not built; the reason is above.")
-    _stamp(name).write_text(_fingerprint(name))
-
-
-def _archive(name: str) -> Path:
-    return STORE / f"{name}.mar"
+        raise Trouble(f"The archive of models/{model} was not built; the reason is above.")
+    _stamp(name).write_text(_fingerprint(model))
 
 
 def _stamp(name: str) -> Path:
     return STORE / f".{name}.stamp"
 
 
-def _fingerprint(name: str) -> str:
+def _fingerprint(model: str) -> str:
     """Over the contents of code and settings, and over the weights' sizes and times."""
     digest = hashlib.sha256()
     code = [path for room in ("core", "handlers") for path in (ROOT / room).rglob("*.py")]
-    small = [ROOT / "config/models" / f"{name}.yaml", ROOT / "requirements.txt"]
+    small = [ROOT / "config/models" / f"{model}.yaml", ROOT / "requirements.txt"]
     for path in sorted([*code, *small]):
         digest.update(path.read_bytes())
-    for path in sorted((ROOT / "models" / name).rglob("*")):
+    for path in sorted((ROOT / "models" / model).rglob("*")):
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()

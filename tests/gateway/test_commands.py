@@ -1,0 +1,192 @@
+"""The gateway's commands as processes: one sentence for an error, keys, serving, draining."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    return {
+        **kept,
+        "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'gateway'}",
+        "GATEWAY_STORE_URL": f"sqlite:{tmp_path}/jobs.sqlite",
+        "GATEWAY_RESULTS_URL": f"file:{tmp_path}/results",
+        # Nobody is there: the gateway answers, and is not ready.
+        "GATEWAY_ENDPOINTS": "[{inference: 'http://127.0.0.1:9', management: 'http://127.0.0.1:9'}]",
+    }
+
+
+@pytest.fixture
+def command(environment: dict[str, str], tmp_path: Path) -> Any:
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "diffusion_gateway", *arguments],
+            env={**environment, **variables},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def served(environment: dict[str, str], tmp_path: Path) -> Iterator[Any]:
+    """Starts gateways in the background; they are gone at the end."""
+    started: list[subprocess.Popen[str]] = []
+    clients: list[httpx2.Client] = []
+
+    def serve(*arguments: str, **variables: str) -> tuple[subprocess.Popen[str], httpx2.Client]:
+        port = free_port()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "diffusion_gateway", "serve", "--port", str(port), *arguments],
+            env={**environment, **variables},
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=5)
+        clients.append(client)
+        for _ in range(300):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            try:
+                assert client.get("/healthz").status_code == 200
+                break
+            except httpx2.TransportError:
+                time.sleep(0.1)
+        return process, client
+
+    yield serve
+    for client in clients:
+        client.close()
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_keys_are_made_listed_and_revoked(command):
+    made = command("keys", "create", "shop", "--weight", "2", "--max-active", "10")
+    key = made.stdout.strip()
+    assert re.fullmatch(r"td_[\w-]{43}", key)
+    (identifier,) = re.findall(r"Key (\w+) of shop", made.stderr)
+    listed = command("keys", "list").stdout
+    assert identifier in listed
+    assert '{"weight": 2.0, "max_active": 10}' in listed
+    assert key not in listed
+    assert command("keys", "revoke", identifier).returncode == 0
+    assert identifier not in command("keys", "list").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["keys", "create", "Not A Name"], "tenant: must be lower-case letters"),
+        (["keys", "create", "shop", "--weight", "0"], "weight: Input should be greater than 0"),
+        (["keys", "revoke", "nothing"], "There is no key nothing"),
+        (["serve", "--role", "boss"], "gateway settings: role: Input should be 'all'"),
+        (["serve", "--config", "none.yaml"], "none.yaml: cannot be read"),
+        (["serve", "--store-url", "mysql:x"], "store_url: must be sqlite:PATH"),
+        (["serve", "--results-url", "ftp://x"], "results_url: "),
+        (["drain"], "No gateway is running"),
+    ],
+)
+def test_what_a_person_can_put_right_is_one_sentence(arguments, sentence, command):
+    done = command(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(sentence), done.stderr
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_a_port_that_is_taken_is_one_sentence(command):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = command("serve", "--port", port)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"127.0.0.1:{port} cannot be listened at: Address already in use")
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_a_store_that_is_taken_is_one_sentence(command, served):
+    served()
+    done = command("serve", "--port", str(free_port()))
+    assert done.returncode == 1
+    assert "belongs to another gateway" in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_keys_can_be_made_while_the_gateway_runs(command, served):
+    _, client = served(GATEWAY_AUTH="on")
+    assert client.get("/models").status_code == 401
+    key = command("keys", "create", "shop").stdout.strip()
+    headers = {"Authorization": f"Bearer {key}"}
+    assert client.get("/models", headers=headers).status_code == 200
+    (identifier,) = re.findall(r"(\w{8,}) ", command("keys", "list").stdout)
+    command("keys", "revoke", identifier)
+    assert client.get("/models", headers=headers).status_code == 401
+
+
+def test_a_drain_ends_the_gateway_in_good_order(command, served):
+    process, client = served()
+    assert client.get("/readyz").status_code == 503
+    done = command("drain")
+    assert done.returncode == 0, done.stderr
+    assert process.wait(20) == 0
+    logged = process.stderr.read()
+    assert "SIGTERM: draining" in logged
+    assert "Traceback" not in logged
+    assert command("drain").returncode == 1
+
+
+def test_followers_do_not_hold_up_the_end(served):
+    # Without a worker, so that the job waits and is followed until the end.
+    process, client = served(GATEWAY_ROLE="api", GATEWAY_DRAIN_S="3")
+    made = client.post("/generate", json={"prompt": "red heart"})
+    # No model is known, so nothing can be followed; an idle connection must not hold it up either.
+    assert made.status_code == 503
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+def test_two_signals_end_at_once(served):
+    process, _ = served()
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+
+
+def test_logs_hold_no_query_and_no_ticket(served):
+    process, client = served()
+    client.get("/jobs/none/events", params={"ticket": "secret-ticket"})
+    client.get("/jobs", params={"status": "secret-query"})
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    logged = process.stderr.read()
+    assert "GET /jobs 422" in logged
+    assert "secret" not in logged
