@@ -29,7 +29,7 @@ from diffusion_gateway.job import Job, Lane, Result, Status
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.results import ResultStore, StoredFile
 from diffusion_gateway.settings import GatewaySettings
-from diffusion_gateway.sqlite_store import SqliteStore
+from diffusion_gateway.stores import open_store
 
 OWN = "http://127.0.0.1:8000"
 
@@ -92,9 +92,11 @@ class NoEstimates:
 def make_gateway(
     folder: Path, *models: ServedModel, estimator: Any = None, **settings: Any
 ) -> Gateway:
-    """A gateway whose files are in `folder`; its pictures are in memory."""
-    chosen = GatewaySettings.model_validate({"results_url": "memory:", **settings})
-    store = SqliteStore(folder / "jobs.sqlite")
+    """A gateway whose jobs are in `folder` and whose pictures are in memory, if not elsewhere."""
+    chosen = GatewaySettings.model_validate(
+        {"store_url": f"sqlite:{folder / 'jobs.sqlite'}", "results_url": "memory:", **settings}
+    )
+    store = open_store(chosen.store_url)
     results = ResultStore(chosen, store)
     return Gateway(
         settings=chosen,
