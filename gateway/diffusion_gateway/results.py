@@ -105,9 +105,8 @@ class ResultStore(ObjectStorage):
             # that.
             await self.put(target, await self.get(source), "")
 
-    async def url(self, key: str, *, content_type: str | None = None) -> str | None:
+    async def url(self, key: str) -> str | None:
         """A link past the gateway that works as long as results live; None: there is none."""
-        del content_type  # Clouds keep it with the file.
         settings = self._settings
         if settings.results_public_url is not None:
             return f"{settings.results_public_url.rstrip('/')}/{quote(key)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import hashlib
 import hmac
 import sqlite3
@@ -29,6 +30,7 @@ from diffusion_gateway.api.documents import Documents
 from diffusion_gateway.courier import Courier
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Lane, Result, Status, Webhook
+from diffusion_gateway.redis_store import RedisStore
 from diffusion_gateway.sqlite_store import SqliteStore
 from diffusion_gateway.store import Admission
 from diffusion_gateway.webhooks import Webhooks
@@ -249,6 +251,45 @@ async def test_an_end_that_was_not_told_outlives_the_gateway(tmp_path: Path) -> 
             await until(nothing_left, second)
     ids = [got.headers["webhook-id"] for got in receiver.got]
     assert sorted(ids) == sorted(2 * [f"{job.id}.completed" for job in jobs])
+
+
+async def test_an_end_that_a_crash_left_half_told_comes_again(
+    gateway: Gateway, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks_module, "_LEASE_S", 0.3)
+    receiver.answers = [0]
+    async with telling(gateway) as crashing:
+        job = await ended(gateway, receiver.url)
+        await receiver.until(1)
+        # A process that is killed settles nothing.
+        crashing._in_hand.clear()
+    receiver.answers = [200]
+    async with telling(gateway):
+        await receiver.until(2)
+        await until(nothing_left, gateway)
+    assert {got.headers["webhook-id"] for got in receiver.got} == {f"{job.id}.completed"}
+
+
+async def test_two_gateways_on_redis_tell_each_end_once(
+    tmp_path: Path, receiver: Receiver, redis_server: Any
+) -> None:
+    def made(name: str) -> Gateway:
+        store = RedisStore(redis_server.url)
+        return dataclasses.replace(make_gateway(tmp_path / name), store=store)
+
+    async with made("a") as one, made("b") as other, telling(one), telling(other):
+        jobs = [await ended(one, receiver.url) for _ in range(25)]
+        jobs += [await ended(other, receiver.url) for _ in range(25)]
+        await receiver.until(50)
+        await until(all_told, one, other, 50)
+        assert await one.store.take_deliveries(time.time() + 1e6, 1.0, 10) == []
+    ids = [got.headers["webhook-id"] for got in receiver.got]
+    assert sorted(ids) == sorted(f"{job.id}.completed" for job in jobs)
+
+
+async def all_told(one: Gateway, other: Gateway, count: int) -> bool:
+    told = [(await outcomes(each)).get("delivered", 0) for each in (one, other)]
+    return sum(told) == count
 
 
 async def test_two_gateways_tell_each_end_once(gateway: Gateway, receiver: Receiver) -> None:
