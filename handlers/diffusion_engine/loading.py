@@ -15,6 +15,7 @@ import torch
 from diffusion_core.capabilities import Task
 from diffusion_core.errors import ConfigError
 from diffusion_core.model_config import HandlerSettings
+from diffusion_core.read_ahead import read_ahead
 from diffusion_engine.schedulers import scheduler_class
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def load_pipeline(folder: Path, settings: HandlerSettings, device: torch.device)
     return pipeline
 
 
-def read_ahead(folder: Path) -> None:
+def read_weights_ahead(folder: Path) -> None:
     """Has the system read the weights in `folder` into its page cache, on a thread of its own.
 
     Importing the pipeline's libraries takes seconds in which the disk has nothing else to do.
@@ -82,14 +83,10 @@ def read_ahead(folder: Path) -> None:
 
     def read() -> None:
         for file in sorted(folder.rglob("*.safetensors")):
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(descriptor)
+            with file.open("rb") as weights:
+                read_ahead(weights.fileno(), 0, os.fstat(weights.fileno()).st_size)
 
-    if hasattr(os, "posix_fadvise"):
-        threading.Thread(target=read, name="read-ahead", daemon=True).start()
+    threading.Thread(target=read, name="read-ahead", daemon=True).start()
 
 
 def with_tasks(pipeline: Any) -> dict[Task, Any]:

@@ -28,7 +28,7 @@ from diffusion_engine.loading import (
     device_name,
     library_versions,
     load_pipeline,
-    read_ahead,
+    read_weights_ahead,
     with_tasks,
 )
 from diffusion_engine.memory import keep_freed_memory, most_taken
@@ -69,7 +69,7 @@ class DiffusionService:
         self.config = config
         self.record = ArchiveRecord.read(folder)
         self.device = choose_device(settings.device, gpu_id)
-        read_ahead(folder / PIPELINE_FOLDER)
+        read_weights_ahead(folder / PIPELINE_FOLDER)
         pipeline = load_pipeline(folder / PIPELINE_FOLDER, settings, self.device)
         cache = PromptCache(settings.engine.prompt_cache_mb << 20)
         self.served = ServedPipeline(with_tasks(pipeline), cache, settings.extra_schedulers)

@@ -19,8 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from archiving.mapping import read_ahead, window, windows
+from archiving.mapping import AHEAD, window, windows
 from diffusion_core.errors import ConfigError
+from diffusion_core.read_ahead import read_ahead
 
 Stamp = list[int]
 Progress = Callable[[int], None]
@@ -89,7 +90,7 @@ def hash_file(path: Path, progress: Progress) -> Hashed:
     with path.open("rb", buffering=0) as file:
         reading = Reading(path, file, size)
         for offset, length in windows(size):
-            read_ahead(file, offset + length)
+            read_ahead(file.fileno(), offset + length, min(AHEAD, size - offset - length))
             with window(file, offset, length) as view:
                 digest.update(view)
             progress(length)

@@ -7,7 +7,6 @@ short while it is mapped, the kernel ends the process, which leaves nothing visi
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
@@ -15,7 +14,8 @@ from typing import IO
 WINDOW = 32 << 20
 """Bytes mapped at a time: all that counts as this process's memory. A multiple of any page size."""
 
-_AHEAD = 2
+AHEAD = 2 * WINDOW
+"""Bytes that the disk reads while a window is hashed."""
 
 # Linux can map the pages in one go rather than at each first touch.
 _FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
@@ -31,12 +31,6 @@ def window(file: IO[bytes], offset: int, length: int) -> Iterator[mmap.mmap]:
         # After an error another thread may still read from it: then it goes when that one is done.
         with suppress(BufferError):
             view.close()
-
-
-def read_ahead(file: IO[bytes], offset: int) -> None:
-    """Has the disk at work on the windows from `offset` on while the one before is hashed."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(file.fileno(), offset, _AHEAD * WINDOW, os.POSIX_FADV_WILLNEED)
 
 
 def windows(size: int) -> Iterator[tuple[int, int]]:

@@ -21,10 +21,11 @@ from isal.isal_zlib import crc32  # several times as fast as zlib's
 
 from archiving.contents import Contents, Entry, record_text
 from archiving.hashes import HashCache, Progress, Reading
-from archiving.mapping import WINDOW, read_ahead, window, windows
+from archiving.mapping import AHEAD, WINDOW, window, windows
 from archiving.timestamp import timestamp
 from archiving.zip_format import ZipEntry, write_directory
 from diffusion_core.identity import RECORD_NAME, ArchiveRecord, FileRecord
+from diffusion_core.read_ahead import read_ahead
 
 # What a kernel or a file system answers that cannot copy between these two files.
 _CANNOT_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
@@ -91,7 +92,9 @@ class _Writer:
         with source.open("rb", buffering=0) as file:
             reading = Reading(source, file, size)
             for offset, length in windows(size):
-                reading_ahead = self._reader.submit(read_ahead, file, offset + length)
+                end = offset + length
+                ahead = min(AHEAD, size - end)
+                reading_ahead = self._reader.submit(read_ahead, file.fileno(), end, ahead)
                 with window(file, offset, length) as view:
                     hashing = None if known else self._pool.submit(digest.update, view)
                     crc = crc32(view, crc)
