@@ -41,7 +41,7 @@ CREATE INDEX queue ON jobs (model, lane, rank, id) WHERE queued = 1;
 CREATE INDEX of_tenant ON jobs (tenant, status, id);
 CREATE INDEX of_status ON jobs (status, id);
 CREATE INDEX followers ON jobs (follows, submitted_at, id) WHERE follows IS NOT NULL;
-CREATE INDEX deadlines ON jobs (deadline) WHERE status = 'pending' AND deadline IS NOT NULL;
+CREATE INDEX deadlines ON jobs (deadline, id) WHERE status = 'pending' AND deadline IS NOT NULL;
 CREATE INDEX ended ON jobs (ended_at) WHERE ended_at IS NOT NULL;
 CREATE UNIQUE INDEX idempotency ON jobs (tenant, idempotency_key)
     WHERE idempotency_key IS NOT NULL;

@@ -26,7 +26,8 @@ def promote(table: JobTable, before: float) -> int:
     """Makes waiting jobs urgent whose deadline is before that moment, or the ones they follow."""
     moved = 0
     rows = table.execute(
-        "SELECT id, follows FROM jobs WHERE status = 'pending' AND deadline < ? AND lane > ?"
+        "SELECT id, follows FROM jobs INDEXED BY deadlines"
+        " WHERE status = 'pending' AND deadline < ? AND lane > ?"
         " ORDER BY deadline, id",
         (before, Lane.URGENT),
     ).fetchall()
@@ -44,7 +45,8 @@ def promote(table: JobTable, before: float) -> int:
 def overdue(table: JobTable, now: float, error: dict[str, Any]) -> list[Job]:
     """Fails waiting jobs whose deadline has passed."""
     rows = table.execute(
-        "SELECT id FROM jobs WHERE status = 'pending' AND deadline <= ? ORDER BY deadline, id",
+        "SELECT id FROM jobs INDEXED BY deadlines"
+        " WHERE status = 'pending' AND deadline <= ? ORDER BY deadline, id",
         (now,),
     ).fetchall()
     # Read again one by one: the end of a job may have moved the next one.
