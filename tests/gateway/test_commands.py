@@ -144,10 +144,11 @@ def test_a_store_that_is_taken_is_one_sentence(command, served):
 def test_keys_can_be_made_while_the_gateway_runs(command, served):
     _, client = served(GATEWAY_AUTH="on")
     assert client.get("/models").status_code == 401
-    key = command("keys", "create", "shop").stdout.strip()
+    made = command("keys", "create", "shop")
+    key = made.stdout.strip()
     headers = {"Authorization": f"Bearer {key}"}
     assert client.get("/models", headers=headers).status_code == 200
-    (identifier,) = re.findall(r"(\w{8,}) ", command("keys", "list").stdout)
+    (identifier,) = re.findall(r"Key (\w+) of shop", made.stderr)
     command("keys", "revoke", identifier)
     assert client.get("/models", headers=headers).status_code == 401
 

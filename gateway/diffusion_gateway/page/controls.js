@@ -23,17 +23,13 @@ export const LABELS = {
   true_cfg_scale: "True guidance",
   clip_skip: "CLIP layers to skip",
   max_sequence_length: "Longest prompt, in tokens",
-};
-
-const HINTS = {
-  strength: "How far from the picture you start from; 1 keeps nothing of it.",
-  negative_prompt: "What the picture should not show.",
+  priority: "Priority",
 };
 
 /** A property that may be null, as the property itself. */
 export function plain(schema) {
   const own = schema.anyOf?.find((one) => one.type !== "null");
-  return own ? { ...own, default: schema.default, nullable: true } : schema;
+  return own ? { description: schema.description, ...own, default: schema.default, nullable: true } : schema;
 }
 
 export function text(name, schema) {
@@ -67,8 +63,8 @@ export function choice(schema) {
   return control;
 }
 
-export function hint(name) {
-  return HINTS[name] ? element("p", { className: "hint", id: `hint-${name}` }, HINTS[name]) : null;
+export function hint(name, text) {
+  return text ? element("p", { className: "hint", id: `hint-${name}` }, text) : null;
 }
 
 export function folded(title, rows) {

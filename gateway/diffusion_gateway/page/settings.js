@@ -5,11 +5,11 @@ import { byId, element } from "./dom.js";
 import { StartImage } from "./start_image.js";
 
 const FIRST = ["prompt", "num_images", "width", "height", "num_inference_steps", "guidance_scale", "seed"];
-const MORE = ["negative_prompt", "scheduler"];
+const MORE = ["negative_prompt", "scheduler", "priority"];
 const MEASURED = ["num_inference_steps", "guidance_scale"];
 // The page's own business, or the gateway's.
 const NOT_ASKED = new Set(["stream", "preview_every", "checkpoint_every", "checkpoint", "timeout_s",
-  "image", "mask_image", "strength"]);
+  "image", "mask_image", "strength", "model", "deadline", "webhook", "cache"]);
 const MOST_CHOICES = 6;
 const PREVIEWS = 6;
 
@@ -35,7 +35,7 @@ export class Settings {
     this.place.replaceChildren(
       ...this.rows(first, properties),
       ...(over ? [this.startImage(over.properties)] : []),
-      folded("More settings", this.rows([...more, ...rest], properties)),
+      folded("More settings", this.rows([...more, ...rest], properties, true)),
     );
     this.set(kept);
   }
@@ -44,8 +44,12 @@ export class Settings {
     return this.start?.file ?? null;
   }
 
-  rows(names, properties) {
-    const rows = names.map((name) => this.row(name, plain(properties[name])));
+  /** Rows for these fields; `told`: with what the API says of each. */
+  rows(names, properties, told = false) {
+    const rows = names.map((name) => {
+      const { description, ...schema } = plain(properties[name]);
+      return this.row(name, told ? { description, ...schema } : schema);
+    });
     const width = names.indexOf("width");
     if (width >= 0 && names[width + 1] === "height") {
       rows.splice(width, 2, element("div", { className: "pair" }, rows[width], rows[width + 1]));
@@ -56,17 +60,17 @@ export class Settings {
   row(name, schema) {
     const label = LABELS[name] || name.replaceAll("_", " ");
     if (name === "num_images" && schema.maximum <= MOST_CHOICES) return this.choices(name, label, schema);
-    if (schema.enum) return this.field(name, label, choice(schema));
+    if (schema.enum) return this.field(name, label, choice(schema), schema.description);
     if (schema.type === "boolean") return this.checkbox(name, label, schema);
     if (MEASURED.includes(name)) return this.measured(name, label, schema);
-    if (schema.type === "string") return this.field(name, label, text(name, schema));
-    return this.field(name, label, number(name, schema));
+    if (schema.type === "string") return this.field(name, label, text(name, schema), schema.description);
+    return this.field(name, label, number(name, schema), schema.description);
   }
 
-  field(name, label, control) {
+  field(name, label, control, about) {
     control.id = `field-${name}`;
     this.controls.set(name, control);
-    const described = hint(name);
+    const described = hint(name, about);
     if (described) control.setAttribute("aria-describedby", described.id);
     return element("div", { className: "field" }, element("label", { for: control.id }, label),
       control, described, this.errorLine(name, control));
@@ -81,7 +85,7 @@ export class Settings {
   /** A number with a slider below it. */
   measured(name, label, schema) {
     const exact = number(name, schema);
-    const row = this.field(name, label, exact);
+    const row = this.field(name, label, exact, schema.description);
     row.classList.add("measured");
     const slider = element("input", { type: "range", min: exact.min, max: exact.max,
       step: exact.step === "any" ? (exact.max > 2 ? 0.5 : 0.05) : exact.step, value: exact.value,

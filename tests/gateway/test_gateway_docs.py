@@ -1,0 +1,121 @@
+"""docs/gateway.md and the settings files say what there is: nothing more, nothing less."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import Counter
+from prometheus_client.metrics import MetricWrapperBase
+from typer.main import get_command
+
+import diffusion_gateway.api.app  # noqa: F401 - its errors are to be known
+from diffusion_core.errors import ServingError
+from diffusion_gateway.__main__ import app
+from diffusion_gateway.metrics import Metrics
+from diffusion_gateway.settings import EndpointSettings, GatewaySettings, read_settings
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs/gateway.md").read_text()
+LOCAL = ROOT / "config/gateway.yaml"
+PRODUCTION = ROOT / "config/gateway-production.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATEWAY_PORT", raising=False)
+
+
+def section(title: str) -> str:
+    return re.split(r"^## ", DOCUMENT.split(f"\n## {title}\n")[1], flags=re.MULTILINE)[0]
+
+
+def named(text: str) -> set[str]:
+    """The words in back quotes of the first cell of each row of a table."""
+    rows = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+def test_every_setting_is_documented_and_every_documented_one_exists():
+    assert named(section("Settings")) == set(GatewaySettings.model_fields)
+    (endpoints,) = [row for row in section("Settings").splitlines() if "| `endpoints`" in row]
+    assert set(re.findall(r"`(\w+)`", endpoints)) == {"endpoints", *EndpointSettings.model_fields}
+
+
+def test_the_local_file_names_every_setting_at_its_default():
+    document = yaml.safe_load(LOCAL.read_text())
+    assert set(document) == set(GatewaySettings.model_fields)
+    assert read_settings(LOCAL) == GatewaySettings()
+
+
+def test_every_setting_of_the_files_has_a_reason():
+    for path in (LOCAL, PRODUCTION):
+        blocks = re.split(r"\n\s*\n", path.read_text())
+        bare = [block for block in blocks if not block.lstrip().startswith("#")]
+        assert bare == [], path
+
+
+def test_the_production_file_holds_and_asks_for_keys():
+    settings = read_settings(PRODUCTION)
+    assert settings.authenticates
+    assert settings.webhook_secret is None
+    assert {endpoint.pool for endpoint in settings.endpoints} == {"on-demand", "spot"}
+
+
+def families(metrics: Metrics) -> dict[str, MetricWrapperBase]:
+    found: dict[str, MetricWrapperBase] = {}
+    for family in metrics.registry._collector_to_names:
+        if isinstance(family, MetricWrapperBase):
+            total = "_total" if isinstance(family, Counter) else ""
+            found[family._name + total] = family
+    return found
+
+
+def test_every_metric_is_documented_with_its_labels():
+    known = families(Metrics())
+    documented: dict[str, set[str]] = {}
+    for row in section("Metrics").splitlines():
+        if not row.startswith("| `diffusion"):
+            continue
+        names, labels = row.split("|")[1:3]
+        for name in re.findall(r"`([^`]+)`", names):
+            full = name if name.startswith("diffusion") else f"diffusion_gateway{name}"
+            documented[full] = set(re.findall(r"\w+", labels))
+    assert set(documented) == set(known)
+    for name, family in known.items():
+        assert set(family._labelnames) <= documented[name], name
+
+
+def subclasses(kind: type[ServingError]) -> list[type[ServingError]]:
+    return [kind, *(one for child in kind.__subclasses__() for one in subclasses(child))]
+
+
+def test_every_error_code_is_documented():
+    codes = {one.code for one in subclasses(ServingError)}
+    missing = {code for code in codes if f"`{code}`" not in section("Errors")}
+    assert missing == set()
+
+
+def test_every_option_of_the_commands_that_the_document_names_exists():
+    known = set(options(get_command(app)))
+    asked = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", DOCUMENT))
+    assert asked <= known | {"--no-cache"}
+
+
+def options(command: Any) -> list[str]:
+    own = [option for parameter in command.params for option in parameter.opts]
+    own += [option for parameter in command.params for option in parameter.secondary_opts]
+    return own + [
+        option for child in getattr(command, "commands", {}).values() for option in options(child)
+    ]
+
+
+def test_links_within_the_document_lead_somewhere():
+    titles = re.findall(r"^## (.+)$", DOCUMENT, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\(#([\w-]+)\)", DOCUMENT)) <= anchors
+    for target in re.findall(r"\]\(((?!https?:|#)[^)]+)\)", DOCUMENT):
+        assert (ROOT / "docs" / target).exists(), target
