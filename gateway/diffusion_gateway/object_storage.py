@@ -117,13 +117,19 @@ class ObjectStorage:
         attributes: Any = None
         if opened.cloud is not None:
             attributes = {"Content-Type": content_type, "Cache-Control": self._cache_control}
-        async with self._operation():
-            # One request a file: a multipart upload that breaks off leaves parts that cost money.
-            await obstore.put_async(
-                opened.objects, key, data, attributes=attributes, use_multipart=False
-            )
-            if synced and opened.folder is not None:
-                await self.in_thread(_sync, opened.folder / key)
+        try:
+            async with self._operation():
+                # One request a file: a multipart upload that breaks off leaves parts that cost
+                # money.
+                await obstore.put_async(
+                    opened.objects, key, data, attributes=attributes, use_multipart=False
+                )
+                if synced and opened.folder is not None:
+                    await self.in_thread(_sync, opened.folder / key)
+        except UnknownFileError:
+            raise ResultsUnavailableError(
+                "the object storage has no such bucket", retry_after=_RETRY_AFTER_S
+            ) from None
 
     async def get(self, key: str) -> bytes:
         """A file's bytes; `UnknownFileError` if there is none."""
@@ -256,7 +262,11 @@ def _names_plain_http() -> bool:
 def _sync(path: Path) -> None:
     """Forces a file and the folders that name it to disk."""
     for one in (path, path.parent, path.parent.parent):
-        descriptor = os.open(one, os.O_RDONLY)
+        try:
+            descriptor = os.open(one, os.O_RDONLY)
+        except FileNotFoundError:
+            # Deleted meanwhile, which was to happen after this.
+            continue
         try:
             os.fsync(descriptor)
         finally:
