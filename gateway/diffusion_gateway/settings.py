@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from diffusion_core.errors import ConfigError
 from diffusion_core.validation import first_error
@@ -19,6 +19,11 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def _on_or_off(value: Any) -> Any:
+    """YAML reads a plain on or off as a truth value."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class EndpointSettings(BaseModel):
@@ -44,7 +49,7 @@ class GatewaySettings(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     role: Literal["all", "api", "worker"] = "all"
-    auth: Literal["auto", "on", "off"] = "auto"
+    auth: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = "auto"
     """auto: on unless `host` is a loopback address."""
     public_url: str | None = None
     """Base of the links that clients get; None: as they asked."""
