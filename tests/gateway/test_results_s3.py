@@ -57,7 +57,8 @@ async def opened(
 async def test_files_are_put_read_listed_copied_and_deleted(
     moto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(moto, monkeypatch) as results:
+    url = f"s3://{s3_servers.BUCKET}/apart/from"
+    async with opened(moto, monkeypatch, results_url=url) as results:
         await results.ping()
         one = job()
         big = picture(900, 900, "PNG")
@@ -76,11 +77,12 @@ async def test_files_are_put_read_listed_copied_and_deleted(
             await results.get(pictures[0].key)
         with pytest.raises(UnknownFileError):
             await results.copy(pictures[0].key, "cache/k/1.png")
-        await results.delete([pictures[0].key, "cache/k/0.png"])
         # The prefix is S3's own business; keys begin after it.
         async with httpx2.AsyncClient() as client:
-            page = await client.get(f"{moto}/{s3_servers.BUCKET}?list-type=2")
-            assert "<KeyCount>0</KeyCount>" in page.text
+            listing = f"{moto}/{s3_servers.BUCKET}?list-type=2&prefix=apart/from/cache/"
+            assert "<KeyCount>1</KeyCount>" in (await client.get(listing)).text
+            await results.delete([pictures[0].key, "cache/k/0.png"])
+            assert "<KeyCount>0</KeyCount>" in (await client.get(listing)).text
 
 
 async def test_a_file_keeps_its_type_and_how_long_it_may_be_cached(
