@@ -149,6 +149,15 @@ class Catalog:
         """Everything registered anywhere, described or not."""
         return [one for endpoint in self.endpoints for one in endpoint.registrations.values()]
 
+    def family(self, one: Registration) -> str:
+        """The name of the model that a registration draws."""
+        return _family(one, one.endpoint)
+
+    def relatives(self, one: Registration) -> list[Registration]:
+        """All registrations of the same model, described or not, itself among them."""
+        name = self.family(one)
+        return [other for other in self.registrations() if self.family(other) == name]
+
     def remember(self) -> None:
         """Keeps what is known of the models for the next start; writes a file."""
         self._memory.remember(self.registrations())

@@ -229,13 +229,13 @@ class FakeTorchServe:
 
     def _scale(self, model: FakeModel, workers: int) -> None:
         model.scaled.append(workers)
+        model.loading = workers
         if workers <= model.workers:
             model.workers = workers
             return
-        model.loading = workers
 
         def ready() -> None:
-            model.workers, model.loading = model.loading, 0
+            model.workers = model.loading
             model.process += 1
 
         asyncio.get_running_loop().call_later(model.wake_s, ready)
