@@ -105,7 +105,8 @@ async def working(
         }
     )
     gateway = Gateway.of(settings)
-    worker = Worker(gateway)
+    worker = gateway.worker
+    assert worker is not None
     gateway.loops = {"catalog": gateway.catalog.run}
     if works:
         gateway.loops["worker"] = worker.run

@@ -62,9 +62,7 @@ class Idle:
         return self._idle_after_s > 0 or self._budget_mb is not None
 
     async def run(self) -> None:
-        """Works until it is cancelled; returns at once where the settings ask for nothing."""
-        if not self.enabled:
-            return
+        """Works until it is cancelled."""
         try:
             while True:
                 try:

@@ -45,7 +45,8 @@ _AZURE_ENDS = ("Preempt", "Terminate", "Reboot", "Redeploy")
 async def watch(
     cloud: Cloud, on_notice: Callable[[float], Awaitable[Any]], base: str | None = None
 ) -> None:
-    """Calls `on_notice` once with the seconds that are left, then returns.
+    """Calls `on_notice` once with the seconds that are left, and does not return: there is nothing
+    to hear after that.
 
     Args:
         base: address of the metadata service; None: where the cloud has it.
@@ -64,6 +65,7 @@ async def watch(
             await asyncio.sleep(_PAUSE_S)
     logger.warning("%s takes this machine away in %.0f s", cloud, left)
     await on_notice(left)
+    await asyncio.Event().wait()
 
 
 async def _aws(client: httpx2.AsyncClient) -> float:

@@ -137,15 +137,15 @@ async def metadata_service(respond: Respond) -> AsyncIterator[str]:
 
 
 async def notice_of(cloud: notices.Cloud, base: str) -> float:
-    told: list[float] = []
-
-    async def hear(left: float) -> None:
-        told.append(left)
-
+    told: asyncio.Queue[float] = asyncio.Queue()
+    watching = asyncio.create_task(notices.watch(cloud, told.put, base))
     async with asyncio.timeout(10):
-        await notices.watch(cloud, hear, base)
-    assert len(told) == 1
-    return told[0]
+        left = await told.get()
+    await asyncio.sleep(0.1)
+    assert told.empty()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    return left
 
 
 @pytest.fixture(autouse=True)

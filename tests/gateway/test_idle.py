@@ -12,6 +12,7 @@ import pytest
 from fake_torchserve import FakeModel, FakeTorchServe, faked, picture
 
 from diffusion_gateway import idle as idle_module
+from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.idle import Idle
 from diffusion_gateway.job import Status
 from worker_rig import Rig, working
@@ -44,7 +45,8 @@ async def test_nothing_sleeps_where_the_settings_ask_for_nothing(tmp_path: Path)
     async with faked() as fake, working(tmp_path, fake.settings()) as rig:
         idle = Idle(rig.gateway.catalog, rig.store, rig.gateway.settings)
         assert not idle.enabled
-        await idle.run()
+        assert "idle" not in Gateway.of(rig.gateway.settings).loops
+        await idle.turn()
         assert fake.models["emoji"].scaled == []
 
 
