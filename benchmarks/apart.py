@@ -12,17 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from statistics import median
-from types import TracebackType
 from typing import Any
 
 from benchmarks.calibration import Calibration, Calls, calibrate
 from benchmarks.client import Run
+from benchmarks.closing import Closing
 from benchmarks.models import Model, find
 from benchmarks.peers.drawing import Drawer
 from benchmarks.workload import Asked
 
 
-class Apart:
+class Apart(Closing):
     """diffusers' own pipeline, no server, all requests known beforehand.
 
     It takes them in batches of equal steps, which is the best that whole pictures allow.
@@ -36,17 +36,6 @@ class Apart:
         self._process = ProcessPoolExecutor(
             1, get_context("spawn"), initializer=_open, initargs=(model.name, threads)
         )
-
-    def __enter__(self) -> Apart:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the process."""

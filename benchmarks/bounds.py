@@ -53,7 +53,7 @@ class Stage:
 
     def close(self) -> None:
         """Ends the engine's threads and the other process."""
-        self._engine.engine.close()
+        self._engine.close()
         self._bare.close()
 
     def of_what_t_b_allows(self) -> dict[str, Any]:

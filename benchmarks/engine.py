@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from types import TracebackType
 
 import torch
 
 from benchmarks.client import Run
+from benchmarks.closing import Closing
 from benchmarks.models import Model
 from benchmarks.workload import Asked, asked
 from diffusion_core.model_config import HandlerSettings
@@ -32,7 +32,7 @@ _CACHE_BYTES = 1 << 26
 _MAX_WAITING = 10_000
 
 
-class InProcess:
+class InProcess(Closing):
     """An engine over one model under a policy; requests end in PNG files."""
 
     def __init__(self, model: Model, policy: SchedulingPolicy, threads: int) -> None:
@@ -45,15 +45,8 @@ class InProcess:
         self.engine = StepEngine(self.served, policy, max_waiting=_MAX_WAITING).start()
         self._files = ThreadPoolExecutor(2)
 
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the engine's threads and the writers of files."""
         self.engine.close()
         self._files.shutdown()
 

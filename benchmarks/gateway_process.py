@@ -9,19 +9,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from types import TracebackType
 from typing import Any
 
 import psutil
 import yaml
 
+from benchmarks.closing import Closing
 from benchmarks.models import ROOT, WORK
 from benchmarks.torchserve import TorchServe, ports
 
 _FOLDER = WORK / "gateway"
 
 
-class GatewayProcess:
+class GatewayProcess(Closing):
     """Started empty when the block begins, ended with it."""
 
     def __init__(self, server: TorchServe, **settings: Any) -> None:
@@ -54,12 +54,8 @@ class GatewayProcess:
         self._wait_until_ready()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the process, which hands back what it holds."""
         assert self._process is not None
         self._process.terminate()
         self._process.wait(60)

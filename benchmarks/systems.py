@@ -11,11 +11,11 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Protocol
 
 from benchmarks.apart import Apart
 from benchmarks.client import Run, ask_all
+from benchmarks.closing import Closing
 from benchmarks.models import Model
 from benchmarks.torchserve import PEERS, TorchServe, build, build_guides, ports
 from benchmarks.workload import Asked, asked
@@ -53,7 +53,7 @@ class Served:
         return ask_all(self.url, requests, self.in_flight)
 
 
-class Systems:
+class Systems(Closing):
     """Systems over one model, by name, started as they are asked for and ended together.
 
     Args:
@@ -72,15 +72,8 @@ class Systems:
         self._stack = ExitStack()
         self._torchserve: TorchServe | None = None
 
-    def __enter__(self) -> Systems:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends every system that was started."""
         self._stack.close()
 
     def start(self, name: str) -> System:

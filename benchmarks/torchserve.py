@@ -9,11 +9,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
 
+from benchmarks.closing import Closing
 from benchmarks.models import ROOT, WORK, Model
 from benchmarks.workload import asked
 from serving.fleet import Fleet
@@ -25,7 +25,7 @@ _PROFILE = ROOT / "config" / "config.properties"
 _RESPONSE_TIMEOUT = 900
 
 
-class TorchServe:
+class TorchServe(Closing):
     """TorchServe in the work folder, stopped when the block ends."""
 
     def __init__(self) -> None:
@@ -39,12 +39,8 @@ class TorchServe:
         self._fleet = Fleet(self._server)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stops the server."""
         self._server.stop()
 
     def register(self, archive: str) -> str:
