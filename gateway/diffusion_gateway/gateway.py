@@ -19,7 +19,6 @@ from diffusion_gateway.catalog import Catalog
 from diffusion_gateway.drain import Drained
 from diffusion_gateway.estimates import Estimator
 from diffusion_gateway.idle import Idle
-from diffusion_gateway.idle import Idle
 from diffusion_gateway.intake import Intake, Parts
 from diffusion_gateway.job import Job
 from diffusion_gateway.maintenance import Maintenance
@@ -118,7 +117,6 @@ class Gateway:
         idle = Idle(self.catalog, self.store, self.settings)
         if idle.enabled:
             self.loops["idle"] = idle.run
-        self.loops["idle"] = Idle(self.catalog, self.store, self.settings).run
         cloud = self.settings.spot_notices
         if cloud != "none":
             self.loops["notices"] = partial(notices.watch, cloud, self.drain)
