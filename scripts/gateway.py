@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from diffusion_gateway.settings import read_settings
+from diffusion_gateway.stores import open_store
 from serving.cli import ROOT, RUN_FOLDER, RunFolder, console, program, run, step
 from serving.demonstration import archive_name, build_archive, is_current
 from serving.fleet import Fleet
@@ -47,6 +48,7 @@ def up(
     }
     # First: a setting that is wrong or a port that is taken shows at once.
     settings = read_settings(config, overrides)
+    open_store(settings.store_url)
     gateway = GatewayProcess(run_folder, config, settings)
     if not gateway.is_running():
         gateway.require_port()

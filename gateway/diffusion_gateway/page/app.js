@@ -53,7 +53,7 @@ function askForKey(error) {
 function offerModels() {
   const choice = byId("model");
   choice.replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
-  byId("model-choice").hidden = models.length < 2;
+  byId("model-choice").hidden = false;
   choice.value = (modelOf(settings.model?.name) || models[0]).name;
   settings.build(modelOf(choice.value));
   byId("ask").hidden = false;
@@ -100,6 +100,8 @@ async function draw() {
     const job = await submit(request, settings.image);
     keep({ ...job, request });
     announce(`Accepted. ${stateOf(job)}`);
+    // Below the form, on a narrow screen, it would go unseen.
+    cards.get(job.job_id).element.scrollIntoView({ block: "nearest" });
   } catch (problem) {
     complain(problem);
   } finally {

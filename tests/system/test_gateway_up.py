@@ -1,0 +1,182 @@
+"""make up and make down, through the script behind them: a real TorchServe with the demonstration
+model, a real gateway, a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from served import PNG, ROOT
+from serving.ports import free_base, is_taken
+
+pytestmark = pytest.mark.system
+
+CHROMIUM = shutil.which("chromium")
+
+
+class Stack:
+    """TorchServe and gateway with a run folder and ports of their own."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder
+        self.port = free_base(18400)
+        self.gateway_port = free_base(18600, count=1)
+        self.url = f"http://127.0.0.1:{self.gateway_port}"
+
+    def up(self, *options: str) -> subprocess.CompletedProcess[str]:
+        ports = ["--port", str(self.port), "--gateway-port", str(self.gateway_port)]
+        return self._run("up", *ports, *options)
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        return self._run("down")
+
+    @property
+    def gateway_process(self) -> int:
+        return int((self.run_folder / "gateway" / "gateway.pid").read_text())
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: text for name, text in os.environ.items() if not name.startswith("GATEWAY_")}
+        environment = {
+            **kept,
+            "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'gateway'}",
+            "GATEWAY_STORE_URL": f"sqlite:{self.run_folder}/jobs.sqlite",
+            "GATEWAY_RESULTS_URL": f"file:{self.run_folder}/results",
+        }
+        return subprocess.run(
+            [sys.executable, "scripts/gateway.py", *arguments, "--run-folder", self.run_folder],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = Stack(tmp_path_factory.mktemp("up"))
+    started = made.up()
+    assert started.returncode == 0, started.stdout + started.stderr
+    made.said = started.stdout  # type: ignore[attr-defined]
+    yield made
+    made.down()
+
+
+def submit(stack: Stack, **fields: Any) -> dict[str, Any]:
+    answer = requests.post(f"{stack.url}/generate", json={"prompt": "owl", **fields}, timeout=30)
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def ended(stack: Stack, job_id: str, patience: float = 120.0) -> dict[str, Any]:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        try:
+            job = requests.get(f"{stack.url}/jobs/{job_id}", timeout=10).json()
+        except requests.ConnectionError:
+            job = {"status": "unknown"}
+        if job["status"] in ("completed", "failed", "cancelled"):
+            return dict(job)
+        time.sleep(0.2)
+    raise AssertionError(f"{job_id} has not ended after {patience} s")
+
+
+def test_what_it_prints_works(stack):
+    said = stack.said
+    assert f"The page:  {stack.url}/" in said
+    (curl,) = [line for line in said.splitlines() if line.startswith("curl")]
+    answer = subprocess.run(curl, shell=True, capture_output=True, text=True, check=True)
+    assert '"status":"completed"' in answer.stdout
+    (link,) = re.findall(r'"image_url":"([^"]+)"', answer.stdout)
+    assert requests.get(link, timeout=10).content.startswith(PNG)
+    page = requests.get(f"{stack.url}/", timeout=10)
+    assert "<title>Pictures</title>" in page.text
+    metrics = requests.get(f"{stack.url}/metrics", timeout=10).text
+    assert 'diffusion_requests_total{model="emoji",status="completed"}' in metrics
+
+
+def test_up_again_changes_nothing(stack):
+    before = stack.gateway_process
+    again = stack.up()
+    assert again.returncode == 0, again.stderr
+    assert f"The page:  {stack.url}/" in again.stdout
+    assert stack.gateway_process == before
+
+
+def test_a_job_goes_on_after_the_gateway_was_killed(stack):
+    first = submit(stack, num_inference_steps=90, seed=5)["job_id"]
+    waiting = [submit(stack, num_inference_steps=3, seed=seed)["job_id"] for seed in range(6)]
+    time.sleep(0.5)
+    os.kill(stack.gateway_process, signal.SIGKILL)
+    assert stack.up().returncode == 0
+    jobs = [ended(stack, job_id) for job_id in (first, *waiting)]
+    assert [job["status"] for job in jobs] == ["completed"] * 7
+    assert [job["seed"] for job in jobs] == [5, *range(6)]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
+def test_the_page_draws_with_the_real_model(stack):
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        page = browser.new_page()
+        page.goto(stack.url)
+        page.get_by_label("Prompt", exact=True).fill("strawberry")
+        page.get_by_label("Steps", exact=True).fill("40")
+        page.get_by_role("button", name="Draw", exact=True).click()
+        card = page.get_by_role("article", name="strawberry")
+        expect(card.get_by_role("img", name="Preview after step")).to_be_visible(timeout=60_000)
+        picture = card.get_by_role("img", name="strawberry")
+        expect(picture).to_be_visible(timeout=60_000)
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
+        browser.close()
+
+
+def test_a_taken_port_is_one_sentence(tmp_path):
+    stack = Stack(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", stack.gateway_port))
+        taken.listen()
+        refused = stack.up()
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"Port {stack.gateway_port} is taken by ")
+    assert "GATEWAY_PORT=" in refused.stderr
+    assert refused.stderr.strip().count("\n") == 0
+    assert not is_taken(stack.port)
+
+
+def test_a_wrong_setting_is_one_sentence(tmp_path):
+    refused = Stack(tmp_path).up("--redis-url", "mysql://nowhere")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("store_url: must be sqlite:PATH")
+    assert refused.stderr.strip().count("\n") == 0
+
+
+def test_down_ends_both(stack):
+    process = stack.gateway_process
+    done = stack.down()
+    assert done.stdout.splitlines()[-2:] == ["The gateway has ended.", "TorchServe has stopped."]
+    assert not is_taken(stack.gateway_port)
+    assert not is_taken(stack.port)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+    again = stack.down()
+    assert again.returncode == 0
+    assert "The gateway was not running." in again.stdout
+    # The other tests of the module come in any order.
+    assert stack.up().returncode == 0
