@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from diffusion_core.errors import ConfigError
 from diffusion_core.fair_queue import STRETCH
@@ -21,10 +23,30 @@ from diffusion_gateway.store import MAX_ATTEMPTS
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PREFIX = "diffusion:{jobs}:"
 
 _CONNECTIONS = 16
 _ANSWER_S = 5.0
+_QUIET_S = 1.0
+"""Between two lines of the log about failures."""
+_REPEATABLE = frozenset(
+    (
+        "submit",
+        "get",
+        "list",
+        "cancel",
+        "position",
+        "renew",
+        "end",
+        "depths",
+        "events",
+        "shares_files",
+    )
+)
+"""What may be said twice: the second time nothing changes, and the answer is the same."""
+
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 
 
@@ -46,6 +68,7 @@ class RedisLink:
         )
         self.client = Redis(connection_pool=self._pool)
         self.lost_at: float | None = None
+        self._failed_at: float | None = None
         self._script = self.client.register_script(_source())
 
     async def open(self) -> None:
@@ -72,17 +95,38 @@ class RedisLink:
 
     async def call(self, operation: str, *arguments: Any) -> Any:
         """Runs an operation of the script, whole or not at all; None is sent as empty text."""
-        sent = ["" if argument is None else argument for argument in arguments]
-        return await self.guarded(self._script(keys=[PREFIX], args=[operation, *sent]))
+        sent = [operation, *("" if argument is None else argument for argument in arguments)]
+        again = operation in _REPEATABLE
+        return await self.guarded(lambda: self._script(keys=[PREFIX], args=sent), again=again)
 
-    async def guarded(self, command: Any) -> Any:
-        """Awaits a command; `StoreUnavailableError` if it fails."""
+    async def guarded(self, command: Callable[[], Awaitable[T]], *, again: bool = False) -> T:
+        """Awaits a command, once more if its connection fails and it may be repeated;
+        `StoreUnavailableError`.
+
+        A caller that is cancelled leaves the command to itself. Cut short, it would cost its
+        connection, and Python's wait_for inside the client loses some cancellations (before 3.12).
+        """
+        return await asyncio.shield(asyncio.ensure_future(self._run(command, again)))
+
+    async def _run(self, command: Callable[[], Awaitable[T]], again: bool) -> T:
         try:
-            return await command
-        except (TimeoutError, RedisError, OSError) as error:
-            self.lost_at = time.monotonic()
-            logger.error("the job store failed: %s: %s", type(error).__name__, error)
+            return await command()
+        except (RedisError, OSError) as error:
+            self._note(error)
+            if isinstance(error, ConnectionError):
+                # The other connections were made before it went away, too.
+                await self._pool.disconnect(inuse_connections=False)
+                if again:
+                    return await self._run(command, again=False)
             raise StoreUnavailableError(f"the job store failed: {type(error).__name__}") from None
+
+    def _note(self, error: Exception) -> None:
+        now = time.monotonic()
+        if self._failed_at is None or now - self._failed_at > _QUIET_S:
+            logger.error("the job store failed: %s: %s", type(error).__name__, error)
+        self._failed_at = now
+        if not isinstance(error, ResponseError):
+            self.lost_at = now
 
 
 def _source() -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from diffusion_core.errors import DeadlineError
+from diffusion_gateway.claims import wanted_claim
 from diffusion_gateway.errors import (
     IdempotencyConflictError,
     QueueFullError,
@@ -63,7 +64,7 @@ class RedisStore:
         await self._link.close()
 
     async def ping(self) -> None:
-        await self._link.guarded(self._link.client.set(PREFIX + "ping", "1"))
+        await self._link.guarded(lambda: self._link.client.set(PREFIX + "ping", "1"))
 
     # A client's side.
 
@@ -109,10 +110,14 @@ class RedisStore:
     async def claim(
         self, worker: str, model: str, lanes: Sequence[Lane], lease_s: float
     ) -> Job | None:
-        now = time.time()
         wanted = "".join(str(int(lane)) for lane in sorted(set(lanes)))
-        found = await self._link.call("claim", worker, model, wanted, now + lease_s, now)
-        return _job(found) if found else None
+
+        async def claiming() -> Job | None:
+            now = time.time()
+            found = await self._link.call("claim", worker, model, wanted, now + lease_s, now)
+            return _job(found) if found else None
+
+        return await wanted_claim(self, claiming())
 
     async def renew(self, jobs: Sequence[Job], lease_s: float) -> set[str]:
         if not jobs:
@@ -183,17 +188,17 @@ class RedisStore:
 
     async def heartbeat(self, state: WorkerState) -> None:
         text = json.dumps(asdict(state))
-        await self._link.guarded(self._link.client.hset(PREFIX + "workers", state.id, text))
+        await self._link.guarded(lambda: self._link.client.hset(PREFIX + "workers", state.id, text))
 
     async def workers(self, now: float) -> Sequence[WorkerState]:
-        texts = await self._link.guarded(self._link.client.hvals(PREFIX + "workers"))
+        texts = await self._link.guarded(lambda: self._link.client.hvals(PREFIX + "workers"))
         states = [
             WorkerState(**(found := json.loads(text)) | {"models": tuple(found["models"])})
             for text in texts
         ]
         gone = [state.id for state in states if state.expires <= now]
         if gone:
-            await self._link.guarded(self._link.client.hdel(PREFIX + "workers", *gone))
+            await self._link.guarded(lambda: self._link.client.hdel(PREFIX + "workers", *gone))
         alive = (state for state in states if state.expires > now)
         return sorted(alive, key=lambda state: state.id)
 
@@ -240,22 +245,22 @@ class RedisStore:
         async with self._link.client.pipeline(transaction=True) as both:
             both.hset(PREFIX + "keys", record.id, json.dumps(asdict(record)))
             both.hset(PREFIX + "key_hashes", record.hash, record.id)
-            await self._link.guarded(both.execute())
+            await self._link.guarded(both.execute)
 
     async def find_key(self, key_hash: str) -> KeyRecord | None:
         client = self._link.client
-        key_id = await self._link.guarded(client.hget(PREFIX + "key_hashes", key_hash))
-        text = key_id and await self._link.guarded(client.hget(PREFIX + "keys", key_id))
+        key_id = await self._link.guarded(lambda: client.hget(PREFIX + "key_hashes", key_hash))
+        text = key_id and await self._link.guarded(lambda: client.hget(PREFIX + "keys", key_id))
         record = KeyRecord(**json.loads(text)) if text else None
         return record if record and record.hash == key_hash else None
 
     async def keys(self) -> Sequence[KeyRecord]:
-        texts = await self._link.guarded(self._link.client.hvals(PREFIX + "keys"))
+        texts = await self._link.guarded(lambda: self._link.client.hvals(PREFIX + "keys"))
         records = [KeyRecord(**json.loads(text)) for text in texts]
         return sorted(records, key=lambda record: (record.created_at, record.id))
 
     async def revoke_key(self, key_id: str) -> bool:
-        removed = await self._link.guarded(self._link.client.hdel(PREFIX + "keys", key_id))
+        removed = await self._link.guarded(lambda: self._link.client.hdel(PREFIX + "keys", key_id))
         return bool(removed)
 
     async def take_token(self, bucket: str, rate: float, burst: float, now: float) -> float:

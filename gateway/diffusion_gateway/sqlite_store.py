@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from diffusion_core.errors import ConfigError, DeadlineError
 from diffusion_gateway import sqlite_upkeep
+from diffusion_gateway.claims import wanted_claim
 from diffusion_gateway.errors import (
     IdempotencyConflictError,
     QueueFullError,
@@ -157,9 +158,9 @@ class SqliteStore(SqliteCache, SqliteKeys):
         if not wanted:
             self.opened()
             return None
-        return await self._jobs(
-            lambda table: table.claim(worker, model, wanted, time.time() + lease_s)
-        )
+        until = time.time() + lease_s
+        claiming = self._jobs(lambda table: table.claim(worker, model, wanted, until))
+        return await wanted_claim(self, claiming)
 
     async def renew(self, jobs: Sequence[Job], lease_s: float) -> set[str]:
         self.opened()

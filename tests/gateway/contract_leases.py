@@ -133,3 +133,18 @@ class LeaseContract:
         claimed = [each.id for each in claims if each is not None]
         assert len(claimed) == 60
         assert set(claimed) == made
+
+    async def test_a_job_whose_claim_is_abandoned_goes_to_the_next(self, store: JobStore) -> None:
+        made = await submit(store)
+        for rounds in range(30):
+            claiming = asyncio.create_task(store.claim("gone", "emoji", ALL, 60.0))
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            claiming.cancel()
+            await asyncio.gather(claiming, return_exceptions=True)
+            if not claiming.cancelled():
+                returned = await store.hand_back(claiming.result() or made, blamed=False)
+                assert returned is not None
+            found = await store.get(made.id)
+            assert (found.status, found.attempts) == (Status.PENDING, 0)
+        assert (await claim(store)).id == made.id

@@ -18,13 +18,18 @@ class RedisServer:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def process(self) -> int | None:
+        """Its process id while it runs."""
+        return None if self._process is None else self._process.pid
 
     def __enter__(self) -> RedisServer:
         self.start()
@@ -67,7 +72,8 @@ class RedisServer:
         self.ask("CONFIG", "SET", "maxmemory", "0")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

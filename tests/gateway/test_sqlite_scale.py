@@ -24,6 +24,8 @@ WALK = r"SCAN (?!CONSTANT)|TEMP B-TREE|of_status \(status=\?\)|of_tenant \(tenan
 async def submit_all(store: SqliteStore, jobs: Sequence[Job]) -> None:
     for start in range(0, len(jobs), 500):
         await asyncio.gather(*(store.submit(each, OPEN) for each in jobs[start : start + 500]))
+    # Lets go of the last answers.
+    await asyncio.sleep(0)
 
 
 async def test_a_waiting_job_takes_little_memory(sqlite_store: SqliteStore) -> None:
