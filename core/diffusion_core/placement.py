@@ -41,10 +41,9 @@ class CostAwareScheduler:
 
     - On-demand takes what is urgent or was handed back, and the rest only while spot has no room:
       no machine that is paid for stands idle while jobs wait.
-    - Spot takes the patient. It takes what was handed back where on-demand has no room, since it
-      goes on from a checkpoint; and everything where no on-demand machine lives.
-    - What is urgent waits for on-demand as long as one lives: another interruption would cost it
-      the time that it does not have.
+    - Spot takes the rest, and everything while on-demand has no room or no machine lives there. An
+      interruption costs a few steps and is seldom; waiting for one on-demand machine behind a burst
+      is neither (tried with scripts/simulate_placement.py).
 
     Attributes:
         decisions: how often each (pool, reason) was chosen.
@@ -59,11 +58,9 @@ class CostAwareScheduler:
             spot_has_room = spot.lives and spot.free > 0
             taken = {Demand.RETURNED, Demand.URGENT}
             return frozenset(taken if spot_has_room else {*taken, Demand.PATIENT})
-        if not on_demand.lives:
-            return frozenset(Demand)
-        if on_demand.free > 0:
+        if on_demand.lives and on_demand.free > 0:
             return frozenset({Demand.PATIENT})
-        return frozenset({Demand.PATIENT, Demand.RETURNED})
+        return frozenset(Demand)
 
     def decide(self, pool: Pool, demand: Demand, other: PoolState) -> str:
         """Counts a job that `pool` took and returns the reason; `other` is the other pool's

@@ -27,15 +27,10 @@ def test_spot_takes_everything_where_no_on_demand_machine_lives() -> None:
     assert CostAwareScheduler().accepts(Pool.SPOT, GONE, FREE) == ALL
 
 
-def test_the_urgent_wait_for_on_demand_while_one_lives() -> None:
-    for on_demand in (FULL, FREE):
-        assert Demand.URGENT not in CostAwareScheduler().accepts(Pool.SPOT, on_demand, FREE)
-
-
-def test_what_was_handed_back_goes_to_spot_where_on_demand_is_full() -> None:
+def test_the_urgent_go_to_spot_only_where_on_demand_is_full() -> None:
     scheduler = CostAwareScheduler()
-    assert Demand.RETURNED in scheduler.accepts(Pool.SPOT, FULL, FREE)
-    assert Demand.RETURNED not in scheduler.accepts(Pool.SPOT, FREE, FREE)
+    assert scheduler.accepts(Pool.SPOT, FREE, FREE) == {Demand.PATIENT}
+    assert scheduler.accepts(Pool.SPOT, FULL, FREE) == ALL
 
 
 def test_whatever_the_states_every_job_has_a_pool_that_takes_it() -> None:
@@ -48,15 +43,13 @@ def test_whatever_the_states_every_job_has_a_pool_that_takes_it() -> None:
             assert frozenset().union(*taken) == ALL, (on_demand, spot)
 
 
-def test_no_machine_with_room_is_idle_while_only_patient_jobs_wait() -> None:
+@pytest.mark.parametrize("demand", list(Demand))
+def test_whatever_waits_is_taken_as_long_as_a_machine_has_room(demand: Demand) -> None:
     scheduler = CostAwareScheduler()
     for on_demand, spot in product((GONE, FULL, FREE), repeat=2):
-        free = [
-            pool
-            for pool, state in ((Pool.ON_DEMAND, on_demand), (Pool.SPOT, spot))
-            if state.free > 0
-        ]
-        takers = [p for p in free if Demand.PATIENT in scheduler.accepts(p, on_demand, spot)]
+        states = {Pool.ON_DEMAND: on_demand, Pool.SPOT: spot}
+        free = [pool for pool, state in states.items() if state.free > 0]
+        takers = [pool for pool in free if demand in scheduler.accepts(pool, on_demand, spot)]
         assert bool(takers) == bool(free)
 
 

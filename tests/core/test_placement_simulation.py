@@ -1,0 +1,68 @@
+"""Days on spot machines: nothing is lost to interruptions, and what placing by cost comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffusion_core.errors import ConfigError
+from scheduling.fleets import Fleet
+from scheduling.machines import Machine, Prices
+from scheduling.placements import Placement, placements
+from scheduling.spot import Absence, Request, absences, requests
+
+ROOT = Path(__file__).parents[2]
+STEP = 0.3
+
+
+def test_the_shipped_table_is_dated_and_marked_as_indicative() -> None:
+    prices = Prices.read(ROOT / "config" / "prices" / "gpus.yaml")
+    assert "indicative" in prices.source
+    assert prices.machines["a10g"].step_seconds == pytest.approx(0.3)
+    assert all(one.spot < one.on_demand for one in prices.machines.values())
+
+
+def test_a_table_with_unknown_keys_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "prices.yaml").write_text("as_of: '2026-01-01'\ncurrency: USD\nprize: 3\n")
+    with pytest.raises(ConfigError):
+        Prices.read(tmp_path / "prices.yaml")
+
+
+def test_a_job_that_loses_its_machine_goes_on_from_its_checkpoint() -> None:
+    asked = [Request(0.0, 50, urgent=False)]
+    untold = [Absence(0, notice=4.0, gone=4.0, back=100.0)]
+    day = Fleet(0, 2, STEP).run(asked, untold)
+    # 13 steps were drawn in 4 s, 10 are kept, and 40 are left after 2 s of resuming.
+    assert day.handed_back == 1
+    assert day.ends == pytest.approx([4.0 + 2.0 + 40 * STEP])
+
+
+def test_a_noticed_machine_ends_what_it_can_end_in_time_and_takes_nothing_new() -> None:
+    asked = [Request(0.0, 50, urgent=False), Request(5.0, 4, urgent=False)]
+    day = Fleet(0, 1, STEP).run(asked, [Absence(0, notice=4.0, gone=124.0, back=300.0)])
+    assert day.handed_back == 0
+    assert day.ends == pytest.approx([15.0, 301.2])
+    assert sum(day.paid_s.values()) == pytest.approx(124.0 + 1.2)
+
+
+def test_every_request_of_a_day_is_drawn_whatever_goes() -> None:
+    asked = requests(1, 0.5, 4, STEP)[:4000]
+    day = Fleet(1, 3, STEP).run(asked, absences(1, 3))
+    assert len(day.ends) == 4000
+    assert all(end >= one.time + one.steps * STEP for one, end in zip(asked, day.ends, strict=True))
+
+
+def test_placing_by_cost_is_nearly_as_cheap_as_spot_and_nearly_as_timely_as_on_demand() -> None:
+    machine = Machine(on_demand=1.0, spot=0.35, images_per_hour=600)
+    found = {one.fleet: one for one in placements(machine, 4, (0.5,), days=1, seed=0)}
+    dear, cheap, ours = (found[n] for n in ("on-demand only", "spot only", "cost-aware"))
+    assert cheap.cost < ours.cost < 0.55 * dear.cost
+    assert _late(ours) < 0.1 * _late(cheap)
+    assert ours.urgent_met > 0.995
+    assert set(ours.decisions) >= {"on-demand: urgent", "spot: cheap", "on-demand: spot_full"}
+    assert dear.decisions.keys() == {"on-demand: urgent", "on-demand: no_spot"}
+
+
+def _late(one: Placement) -> float:
+    return 1 - one.urgent_met
