@@ -16,9 +16,8 @@ pytest.register_assert_rewrite(
     "store_contract",
 )
 
-from redis_rig import RedisServer  # noqa: E402
-
 from diffusion_gateway.sqlite_store import SqliteStore  # noqa: E402
+from redis_rig import RedisServer  # noqa: E402
 
 
 @pytest.fixture

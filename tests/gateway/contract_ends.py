@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+
 from contract_jobs import (
     OPEN,
     WORK,
@@ -17,7 +18,6 @@ from contract_jobs import (
     submit,
     under_way,
 )
-
 from diffusion_core.errors import ModelError
 from diffusion_gateway.errors import UnknownJobError
 from diffusion_gateway.job import Job, Lane, Priority, Status, Webhook

@@ -7,8 +7,8 @@ import gc
 from collections.abc import AsyncIterator
 
 import pytest
-from contract_jobs import claim, ended, result, submit, under_way
 
+from contract_jobs import claim, ended, result, submit, under_way
 from diffusion_gateway.event_hub import KEPT
 from diffusion_gateway.job import Event, Status
 from diffusion_gateway.store import JobStore

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from contract_jobs import result
 
+from contract_jobs import result
 from diffusion_gateway.store import JobStore, KeyRecord
 
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 
 from contract_jobs import ALL, claim, result, submit, under_way
-
 from diffusion_gateway.job import Checkpoint, Lane, Status
 from diffusion_gateway.store import MAX_ATTEMPTS, JobStore, WorkerState
 

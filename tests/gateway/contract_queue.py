@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 import pytest
-from contract_jobs import ALL, OPEN, WORK, claim, drained, ended, job, result, submit, under_way
 
+from contract_jobs import ALL, OPEN, WORK, claim, drained, ended, job, result, submit, under_way
 from diffusion_core.fair_queue import next_horizon, tag
 from diffusion_gateway.errors import (
     IdempotencyConflictError,

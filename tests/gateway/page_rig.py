@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from api_rig import Server
 from PIL import Image, ImageDraw
 
+from api_rig import Server
 from diffusion_core.errors import ModelError
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Lane, Result, Status

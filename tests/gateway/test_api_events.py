@@ -15,10 +15,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_rig import Server, claim, finish, make_gateway, picture, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from api_rig import Server, claim, finish, make_gateway, picture, serving
 from diffusion_gateway import following
 from diffusion_gateway.api import events as events_module
 from diffusion_gateway.job import Job

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from api_rig import (
     claim,
     client_of,
@@ -23,7 +24,6 @@ from api_rig import (
     picture,
     scripted_model,
 )
-
 from diffusion_core.errors import ModelError
 from diffusion_gateway.api.schemas import JobDocument, JobPage, Problem
 from diffusion_gateway.errors import UnknownFileError

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+
 from api_rig import (
     Server,
     claim,
@@ -23,7 +24,6 @@ from api_rig import (
     scripted_model,
     serving,
 )
-
 from diffusion_gateway.api import health
 from diffusion_gateway.errors import ResultsUnavailableError, StoreUnavailableError
 from diffusion_gateway.gateway import Gateway

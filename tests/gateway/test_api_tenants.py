@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_rig import OWN, claim, client_of, finish, make_gateway, picture
 
+from api_rig import OWN, claim, client_of, finish, make_gateway, picture
 from diffusion_core.errors import ConfigError
 from diffusion_gateway.errors import RateLimitError, UnauthorizedError
 from diffusion_gateway.gateway import Gateway

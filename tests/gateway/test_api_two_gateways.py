@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_rig import claim, client_of, finish, make_gateway, picture
-from redis_rig import RedisServer
 
+from api_rig import claim, client_of, finish, make_gateway, picture
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Result, Status
 from diffusion_gateway.tenants import TenantSettings
+from redis_rig import RedisServer
 
 Pair = tuple[Gateway, Gateway]
 Clients = tuple[httpx2.AsyncClient, httpx2.AsyncClient]

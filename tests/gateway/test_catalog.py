@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_torchserve import FakeModel, FakeTorchServe, Keys, faked
 
 from diffusion_gateway import catalog as catalog_module
 from diffusion_gateway.catalog import Catalog
@@ -15,6 +14,7 @@ from diffusion_gateway.endpoints import Breaker, Endpoint, Registration, choose
 from diffusion_gateway.errors import UnknownModelError, UpstreamError
 from diffusion_gateway.settings import EndpointSettings, GatewaySettings
 from diffusion_gateway.torchserve import AnswerError, ConnectionLostError, Registered, TorchServe
+from fake_torchserve import FakeModel, FakeTorchServe, Keys, faked
 
 
 def settings(folder: Path, *endpoints: EndpointSettings, **changes: Any) -> GatewaySettings:

@@ -13,11 +13,11 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from fake_torchserve import Asked, FakeModel, faked, picture
 
 from diffusion_gateway import notices
 from diffusion_gateway.drain import Drained
 from diffusion_gateway.job import Lane, Status
+from fake_torchserve import Asked, FakeModel, faked, picture
 from worker_rig import working
 
 CHECKPOINT = base64.b64encode(b"halfway").decode()

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_rig import client_of, make_gateway
 
+from api_rig import client_of, make_gateway
 from diffusion_core.errors import ConfigError
 from diffusion_gateway import gateway as gateway_module
 from diffusion_gateway.drain import Drained

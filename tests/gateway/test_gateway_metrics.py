@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_rig import claim, client_of, finish, make_gateway
-from gateway_samples import job
 from prometheus_client.parser import text_string_to_metric_families
 
+from api_rig import claim, client_of, finish, make_gateway
 from diffusion_gateway.errors import StoreUnavailableError
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Result, Status, new_id
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.store import WorkerState
+from gateway_samples import job
 
 PROMPT = "a secret prompt"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_torchserve import FakeModel, FakeTorchServe, faked, picture
 
 from diffusion_gateway import idle as idle_module
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.idle import Idle
 from diffusion_gateway.job import Status
+from fake_torchserve import FakeModel, FakeTorchServe, faked, picture
 from worker_rig import Rig, working
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_rig import claim, finish, make_gateway
-from gateway_samples import job
 
+from api_rig import claim, finish, make_gateway
 from diffusion_gateway.errors import (
     ResultsUnavailableError,
     StoreUnavailableError,
@@ -22,6 +21,7 @@ from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Lane, Status
 from diffusion_gateway.maintenance import Loop, Maintenance
 from diffusion_gateway.store import MAX_ATTEMPTS, Admission
+from gateway_samples import job
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from api_rig import Server, make_gateway, scripted_model, serving
 from PIL import Image
 
+from api_rig import Server, make_gateway, scripted_model, serving
 from diffusion_core.errors import ModelError
 from diffusion_core.limits import Defaults
 from diffusion_core.request import RequestSchema

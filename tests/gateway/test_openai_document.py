@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import schemathesis
-from api_rig import Server, make_gateway, serving
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -16,9 +15,10 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from test_openai import working
 
+from api_rig import Server, make_gateway, serving
 from diffusion_gateway.api.app import create_app
+from test_openai import working
 
 _CHECKS = [
     schemathesis.checks.not_a_server_error,

@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_rig import Server, make_gateway, scripted_model, serving
-from page_rig import Artist, contrast, listen, parse_colour
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from api_rig import Server, make_gateway, scripted_model, serving
 from diffusion_gateway.tenants import TenantSettings
+from page_rig import Artist, contrast, listen, parse_colour
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 ARGUMENTS = [

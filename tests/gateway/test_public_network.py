@@ -14,11 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from gateway_samples import settings
-from webhook_receiver import receiving
 
 from diffusion_gateway.courier import Courier, Message
 from diffusion_gateway.public_network import PublicNetwork, is_public
+from gateway_samples import settings
+from webhook_receiver import receiving
 
 PUBLIC = "93.184.216.34"
 

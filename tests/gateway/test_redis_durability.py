@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 import redis
+
 from contract_events import heard, told
 from contract_jobs import OPEN, claim, drained, ended, job, result, submit, under_way
-from redis_rig import RedisServer, free_port
-
 from diffusion_core.errors import ConfigError
 from diffusion_gateway import redis_link, redis_store
 from diffusion_gateway.errors import StoreUnavailableError, UnknownJobError
@@ -23,6 +22,7 @@ from diffusion_gateway.job import Job, Lane, Status
 from diffusion_gateway.redis_store import RedisStore
 from diffusion_gateway.store import Position
 from diffusion_gateway.stores import open_store
+from redis_rig import RedisServer, free_port
 
 MANY = 10_000
 

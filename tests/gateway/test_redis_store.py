@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from redis_rig import RedisServer
-from store_contract import StoreContract
 
 from diffusion_gateway.redis_store import RedisStore
+from redis_rig import RedisServer
+from store_contract import StoreContract
 
 
 class TestRedisStore(StoreContract):

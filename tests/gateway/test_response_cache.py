@@ -12,9 +12,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_rig import claim, client_of, finish, make_gateway, scripted_model
-from gateway_samples import job, picture, settings
 
+from api_rig import claim, client_of, finish, make_gateway, scripted_model
 from diffusion_core.request import GenerationRequest
 from diffusion_core.source_image import parse_source
 from diffusion_gateway.cache import DECIDES, DELIVERS, ResponseCache
@@ -24,6 +23,7 @@ from diffusion_gateway.job import Job, Result
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.results import ResultStore, StoredFile
 from diffusion_gateway.sqlite_store import SqliteStore
+from gateway_samples import job, picture, settings
 
 MODEL = scripted_model()
 RUNTIME = MODEL.identities[0]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_samples import job, picture, settings
 from PIL import Image
 
 from diffusion_core.errors import ConfigError
@@ -27,6 +26,7 @@ from diffusion_gateway.results import (
     picture_key,
     preview_key,
 )
+from gateway_samples import job, picture, settings
 
 OCTETS = "application/octet-stream"
 

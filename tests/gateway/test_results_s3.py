@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx2
 import pytest
-import s3_servers
-from gateway_samples import job, picture, settings
 
+import s3_servers
 from diffusion_gateway.errors import ResultsUnavailableError, UnknownFileError
 from diffusion_gateway.results import ResultStore, StoredFile
+from gateway_samples import job, picture, settings
 
 URL = f"s3://{s3_servers.BUCKET}/some/prefix"
 PNG = "image/png"

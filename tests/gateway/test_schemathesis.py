@@ -12,7 +12,6 @@ from typing import Any
 import httpx2
 import pytest
 import schemathesis
-from api_rig import Server, claim, finish, make_gateway, serving
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -21,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from api_rig import Server, claim, finish, make_gateway, serving
 from diffusion_gateway.api.app import create_app
 from diffusion_gateway.gateway import Gateway
 

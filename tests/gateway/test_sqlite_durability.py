@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contract_jobs import OPEN, claim, drained, ended, job, submit, under_way
 
+from contract_jobs import OPEN, claim, drained, ended, job, submit, under_way
 from diffusion_core.errors import ConfigError
 from diffusion_gateway.errors import StoreUnavailableError, UnknownJobError
 from diffusion_gateway.job import Lane, Status

@@ -10,7 +10,6 @@ import tracemalloc
 from collections.abc import Sequence
 
 from contract_jobs import ALL, OPEN, claim, drained, ended, job, result, submit
-
 from diffusion_gateway.job import Job, Lane, Status, Webhook
 from diffusion_gateway.sqlite_store import SqliteStore
 from diffusion_gateway.store import KeyRecord, Position

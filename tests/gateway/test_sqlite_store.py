@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from store_contract import StoreContract
 
 from diffusion_gateway.sqlite_store import SqliteStore
+from store_contract import StoreContract
 
 
 class TestSqliteStore(StoreContract):

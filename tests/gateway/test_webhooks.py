@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_rig import OWN, make_gateway
-from gateway_samples import job as sample
-from gateway_samples import settings
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
-from webhook_receiver import Received, Receiver, receiving
 
+from api_rig import OWN, make_gateway
 from diffusion_core.errors import ConfigError, ModelError
 from diffusion_gateway import courier as courier_module
 from diffusion_gateway import webhooks as webhooks_module
@@ -34,6 +31,9 @@ from diffusion_gateway.redis_store import RedisStore
 from diffusion_gateway.sqlite_store import SqliteStore
 from diffusion_gateway.store import Admission
 from diffusion_gateway.webhooks import Webhooks
+from gateway_samples import job as sample
+from gateway_samples import settings
+from webhook_receiver import Received, Receiver, receiving
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 ALL = ("start", "progress", "completed")

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_torchserve import Asked, FakeModel, faked, picture
-from worker_rig import working
 
 from diffusion_gateway.job import Lane, Status
+from fake_torchserve import Asked, FakeModel, faked, picture
+from worker_rig import working
 
 CLASSIC = FakeModel("emoji", continuous=False)
 

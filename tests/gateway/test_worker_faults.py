@@ -8,6 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+
+from diffusion_gateway import catalog, torchserve, verdicts
+from diffusion_gateway.attempt import Stop
+from diffusion_gateway.job import Status
 from fake_torchserve import (
     NO_WORKER,
     WORKER_DIED,
@@ -20,10 +24,6 @@ from fake_torchserve import (
     picture,
 )
 from worker_rig import working
-
-from diffusion_gateway import catalog, torchserve, verdicts
-from diffusion_gateway.attempt import Stop
-from diffusion_gateway.job import Status
 
 PROBLEM = {"status": 422, "code": "invalid_field", "detail": "seed: too odd", "field": "seed"}
 OVERLOADED = {"status": 503, "code": "overloaded", "detail": "no room now"}
