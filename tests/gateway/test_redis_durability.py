@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -18,9 +19,10 @@ from contract_jobs import OPEN, claim, drained, ended, job, result, submit, unde
 from diffusion_core.errors import ConfigError
 from diffusion_gateway import redis_link, redis_store
 from diffusion_gateway.errors import StoreUnavailableError, UnknownJobError
-from diffusion_gateway.job import Job, Lane, Status
+from diffusion_gateway.job import Job, Lane, Status, Webhook
+from diffusion_gateway.redis_link import PREFIX
 from diffusion_gateway.redis_store import RedisStore
-from diffusion_gateway.store import Position
+from diffusion_gateway.store import KeyRecord, Position, WorkerState
 from diffusion_gateway.stores import open_store
 from redis_rig import RedisServer, free_port
 
@@ -306,6 +308,23 @@ async def test_nothing_is_left_of_jobs_that_are_forgotten(
     assert left == [f"diffusion:{{jobs}}:{name}" for name in ("counts", "leased", "models")]
     counts = redis_server.ask("HGETALL", "diffusion:{jobs}:counts")
     assert set(counts.values() if isinstance(counts, dict) else counts[1::2]) == {"0"}
+
+
+async def test_every_key_is_in_the_decision_page(
+    redis_server: RedisServer, store: RedisStore
+) -> None:
+    page = Path(__file__).parents[2] / "docs/decisions/0005-a-queue-of-our-own.md"
+    named = set(re.findall(r"`([a-z_]+)[`:]", page.read_text(encoding="utf-8")))
+    script = re.findall(r"P \.\. '([a-z_]+)", redis_link._source())
+    assert set(script) - {"nothing"} <= named
+    await ended(store, cache_keys={"i": "k"}, webhook=Webhook(url="https://example.org/"))
+    await store.heartbeat(WorkerState("a", "spot", (), 0, 1.0))
+    await store.put_key(KeyRecord("1", "hash", "one", 1.0, {}))
+    await store.take_token("b", 1.0, 5.0, time.time())
+    await store.ping()
+    await under_way(store, cache_keys={"i": "k"})
+    kept = {key.removeprefix(PREFIX).split(":")[0] for key in redis_server.ask("KEYS", "*")}
+    assert kept <= named
 
 
 async def test_ten_thousand_jobs_wait(redis_server: RedisServer, store: RedisStore) -> None:
