@@ -176,3 +176,12 @@ def parse_colour(text: str) -> tuple[float, float, float]:
     parts = [float(part) for part in re.findall(r"[\d.]+", text)]
     assert len(parts) == 3 or parts[3] == 1, text
     return parts[0], parts[1], parts[2]
+
+
+def draw(page: Any, prompt: str = "red heart") -> None:
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_role("button", name="Draw", exact=True).click()
+
+
+def card(page: Any, prompt: str = "red heart") -> Any:
+    return page.get_by_role("article", name=prompt).first
