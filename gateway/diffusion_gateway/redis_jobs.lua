@@ -5,7 +5,7 @@
 
 local function view(id)
   local texts = redis.call('MGET', P .. 'asked:' .. id, P .. 'outcome:' .. id, P .. 'checkpoint:' .. id)
-  return {redis.call('HGETALL', P .. 'job:' .. id), texts[1], texts[2], texts[3], id}
+  return {redis.call('HGETALL', P .. 'job:' .. id), texts[1], texts[2], texts[3]}
 end
 
 local function views(ids)

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 PREFIX = "diffusion:{jobs}:"
 
+_PARTS = ("queue", "jobs", "operations", "keeping")
+
 _CONNECTIONS = 16
 _ANSWER_S = 5.0
 _QUIET_S = 1.0
@@ -69,6 +71,7 @@ class RedisLink:
         self.client = Redis(connection_pool=self._pool)
         self.lost_at: float | None = None
         self._failed_at: float | None = None
+        self._opened = False
         self._script = self.client.register_script(_source())
 
     async def open(self) -> None:
@@ -88,8 +91,10 @@ class RedisLink:
             )
         if not info.get("aof_enabled", 1):
             logger.warning("Redis keeps no append-only file: jobs are lost when it restarts")
+        self._opened = True
 
     async def close(self) -> None:
+        self._opened = False
         await self.client.aclose()
         await self._pool.disconnect()
 
@@ -106,6 +111,8 @@ class RedisLink:
         A caller that is cancelled leaves the command to itself. Cut short, it would cost its
         connection, and Python's wait_for inside the client loses some cancellations (before 3.12).
         """
+        if not self._opened:
+            raise StoreUnavailableError("the job store is closed")
         return await asyncio.shield(asyncio.ensure_future(self._run(command, again)))
 
     async def _run(self, command: Callable[[], Awaitable[T]], again: bool) -> T:
@@ -138,5 +145,5 @@ def _source() -> str:
     }
     head = "".join(f"local {name} = {value}\n" for name, value in constants.items())
     folder = files("diffusion_gateway")
-    names = ("redis_queue.lua", "redis_jobs.lua", "redis_operations.lua")
-    return head + "\n".join(folder.joinpath(name).read_text("utf-8") for name in names)
+    parts = [folder.joinpath(f"redis_{name}.lua").read_text("utf-8") for name in _PARTS]
+    return "\n".join((head, *parts, "return ops[ARGV[1]](unpack(ARGV, 2))"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,11 +19,12 @@ from diffusion_gateway.errors import (
     TooManyJobsError,
     UnknownJobError,
 )
-from diffusion_gateway.event_hub import Cancellations, EventHub, standing_event
+from diffusion_gateway.event_hub import Cancellations, EventHub
 from diffusion_gateway.job import Checkpoint, Event, Job, Lane, Result, Status
-from diffusion_gateway.job_record import asked, exhausted, is_id, restored, shared, size, tells_end
+from diffusion_gateway.job_record import asked, exhausted, is_id, shared, size, tells_end
 from diffusion_gateway.redis_events import RedisListener
 from diffusion_gateway.redis_link import PREFIX, RedisLink
+from diffusion_gateway.redis_views import events_of, job_of, jobs_of, known, result_of
 from diffusion_gateway.store import (
     Admission,
     Delivery,
@@ -84,22 +85,22 @@ class RedisStore:
             raise TooManyJobsError(
                 f"{admission.max_active} of this tenant's jobs have not ended yet"
             )
-        return Submitted(_job(found[0]), created=verdict == "created")
+        return Submitted(job_of(found[0]), created=verdict == "created")
 
     async def get(self, job_id: str) -> Job:
-        return _known(is_id(job_id) and await self._link.call("get", job_id))
+        return known(is_id(job_id) and await self._link.call("get", job_id))
 
     async def list(
         self, tenant: str | None, status: Status | None, before: str | None, limit: int
     ) -> Sequence[Job]:
         bound = "g" if before is None else before
-        return _jobs(await self._link.call("list", tenant, status, bound, limit))
+        return jobs_of(await self._link.call("list", tenant, status, bound, limit))
 
     async def cancel(self, job_id: str) -> Job:
-        return _known(is_id(job_id) and await self._link.call("cancel", job_id, time.time()))
+        return known(is_id(job_id) and await self._link.call("cancel", job_id, time.time()))
 
     async def delete(self, job_id: str) -> Job:
-        return _known(is_id(job_id) and await self._link.call("delete", job_id, time.time()))
+        return known(is_id(job_id) and await self._link.call("delete", job_id, time.time()))
 
     async def position(self, job: Job) -> Position | None:
         found = await self._link.call("position", job.id)
@@ -115,7 +116,7 @@ class RedisStore:
         async def claiming() -> Job | None:
             now = time.time()
             found = await self._link.call("claim", worker, model, wanted, now + lease_s, now)
-            return _job(found) if found else None
+            return job_of(found) if found else None
 
         return await wanted_claim(self, claiming())
 
@@ -137,7 +138,7 @@ class RedisStore:
             *("hand_back", job.id, job.worker, job.attempts, int(blamed), time.time()),
             json.dumps(exhausted()),
         )
-        return _job(found) if found else None
+        return job_of(found) if found else None
 
     async def end(
         self,
@@ -172,7 +173,7 @@ class RedisStore:
         return await self._all("overdue", now, json.dumps(error))
 
     async def expire(self, before: float, limit: int) -> Sequence[Job]:
-        return _jobs(await self._link.call("expire", before, limit))
+        return jobs_of(await self._link.call("expire", before, limit))
 
     async def shares_files(self, owner: str, but: str) -> bool:
         return bool(await self._link.call("shares_files", owner, but))
@@ -225,7 +226,7 @@ class RedisStore:
     # Results that were drawn before.
 
     async def cache_get(self, key: str, now: float) -> Result | None:
-        return _result(await self._link.call("cache_get", key, now))
+        return result_of(await self._link.call("cache_get", key, now))
 
     async def cache_put(
         self, key: str, result: Result, expires: float, max_bytes: int
@@ -237,7 +238,7 @@ class RedisStore:
         return [Result.model_validate_json(text) for text in gone]
 
     async def cache_drop(self, key: str) -> Result | None:
-        return _result(await self._link.call("cache_drop", key))
+        return result_of(await self._link.call("cache_drop", key))
 
     # Tenants.
 
@@ -272,7 +273,7 @@ class RedisStore:
         """Repeats an operation on a bounded number of jobs until there are no more."""
         found: list[Job] = []
         while True:
-            some = _jobs(await self._link.call(operation, now, _AT_ONCE, error))
+            some = jobs_of(await self._link.call(operation, now, _AT_ONCE, error))
             found += some
             if len(some) < _AT_ONCE:
                 return found
@@ -281,57 +282,4 @@ class RedisStore:
         found = is_id(job_id) and await self._link.call("events", job_id)
         if not found:
             raise UnknownJobError
-        view, texts = found
-        announced = int(_fields(view)["announced"])
-        return [
-            standing_event(_job(view), announced),
-            *(Event.model_validate_json(text) for text in texts),
-        ]
-
-
-def _fields(view: Sequence[Any]) -> dict[str, str]:
-    flat = view[0]
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _job(view: Sequence[Any]) -> Job:
-    """A job from what the script shows of it: its hash, and what was asked, came of it, and the
-    checkpoint as JSON."""
-    fields = _fields(view)
-    _, record, outcome, checkpoint, _ = view
-    completed = fields["status"] == Status.COMPLETED
-    return restored(
-        record,
-        {
-            "status": fields["status"],
-            "lane": int(fields["lane"]),
-            "started_at": _time(fields, "started_at"),
-            "ended_at": _time(fields, "ended_at"),
-            "attempts": int(fields["attempts"]),
-            "alone": "alone" in fields,
-            "worker": fields.get("worker"),
-            "step": int(fields["step"]),
-            "checkpoint": checkpoint,
-            "result": outcome if completed else None,
-            "error": None if completed else outcome,
-            "follows": fields.get("follows"),
-        },
-    )
-
-
-def _time(fields: dict[str, str], name: str) -> float | None:
-    return float(fields[name]) if name in fields else None
-
-
-def _jobs(views: Iterable[Sequence[Any]]) -> Sequence[Job]:
-    return [_job(view) for view in views]
-
-
-def _known(view: Any) -> Job:
-    if not view:
-        raise UnknownJobError
-    return _job(view)
-
-
-def _result(text: str | None) -> Result | None:
-    return Result.model_validate_json(text) if text else None
+        return events_of(*found)

@@ -7,16 +7,14 @@ leases and progress are in memory (`sqlite_memory`).
 
 from __future__ import annotations
 
-import fcntl
 import heapq
-import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from diffusion_core.errors import ConfigError, DeadlineError
+from diffusion_core.errors import DeadlineError
 from diffusion_gateway import sqlite_upkeep
 from diffusion_gateway.claims import wanted_claim
 from diffusion_gateway.errors import (
@@ -26,6 +24,7 @@ from diffusion_gateway.errors import (
     UnknownJobError,
 )
 from diffusion_gateway.event_hub import Cancellations, standing_event
+from diffusion_gateway.file_lock import FileLock
 from diffusion_gateway.job import Checkpoint, Event, Job, Lane, Result, Status
 from diffusion_gateway.job_record import shared
 from diffusion_gateway.sqlite_cache import SqliteCache
@@ -51,10 +50,10 @@ class SqliteStore(SqliteCache, SqliteKeys):
         self._memory = SqliteMemory()
         self._buckets = TokenBuckets()
         self._workers: dict[str, WorkerState] = {}
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
 
     async def open(self) -> None:
-        self._acquire()
+        self._lock = FileLock(self.path)
         try:
             await super().open()
             await self._jobs(sqlite_upkeep.release_all)
@@ -73,7 +72,7 @@ class SqliteStore(SqliteCache, SqliteKeys):
         await super().close()
         self._memory = SqliteMemory()
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     async def ping(self) -> None:
@@ -296,24 +295,3 @@ class SqliteStore(SqliteCache, SqliteKeys):
     async def _standing(self, job_id: str) -> Sequence[Event]:
         row = await self._row(job_id)
         return [standing_event(job_of(row), row["event"])]
-
-    def _acquire(self) -> None:
-        """Takes the file for this process; the lock ends with it, however it ends."""
-        path = self.path.with_name(self.path.name + ".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ConfigError(
-                f"store_url: {path} cannot be opened: {error}", field="store_url"
-            ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            self._lock = None
-            raise ConfigError(
-                f"store_url: {self.path} belongs to another gateway that is running; several"
-                " gateways share a redis:// store",
-                field="store_url",
-            ) from None

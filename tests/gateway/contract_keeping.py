@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from contract_jobs import result
+from contract_jobs import OPEN, job, result, submit
+from diffusion_gateway.errors import StoreUnavailableError
 from diffusion_gateway.store import JobStore, KeyRecord
 
 
@@ -85,3 +86,21 @@ class KeepingContract:
 
     async def test_a_store_that_is_open_can_take_jobs(self, store: JobStore) -> None:
         await store.ping()
+
+    async def test_a_closed_store_says_so(self, store: JobStore) -> None:
+        made = await submit(store)
+        await store.close()
+        await store.close()
+        for call in (
+            store.ping(),
+            store.get(made.id),
+            store.submit(job(), OPEN),
+            store.claim("w", "emoji", (made.lane,), 1.0),
+            store.depths(),
+            store.workers(0.0),
+            store.keys(),
+        ):
+            with pytest.raises(StoreUnavailableError):
+                await call
+        await store.open()
+        assert await store.get(made.id) == made
