@@ -1,0 +1,257 @@
+"""Five hundred jobs while gateway, workers and TorchServe are killed at random; and tokens that
+run out while the gateway works."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+from PIL import Image, ImageChops
+
+from diffusion_gateway.job import Status
+from diffusion_gateway.settings import EndpointSettings
+from served import ROOT, build
+from serving.fleet import Fleet
+from serving.ports import free_base
+from serving.server import Server
+from worker_rig import working
+
+pytestmark = [pytest.mark.system, pytest.mark.full]
+
+PROFILE = ROOT / "config" / "config.properties"
+JOBS, SEEDS, STEPS = 500, 20, 20
+KILLS = 24
+
+
+class Prey:
+    """TorchServe and a gateway before it, which die and are started again."""
+
+    def __init__(self, folder: Path, store: Path) -> None:
+        self.folder = folder
+        self.store = store
+        self.server = Server(folder / "run")
+        self.port = free_base(18700)
+        self.gateway_port = free_base(18900, count=1)
+        self.url = f"http://127.0.0.1:{self.gateway_port}"
+        self.gateway: subprocess.Popen[bytes] | None = None
+
+    def start_server(self) -> None:
+        self.server.start(PROFILE, self.store, port=self.port)
+        fleet = Fleet(self.server)
+        fleet.register("flow", "flow")
+        fleet.register("tiny.mar", "tiny")
+
+    def start_gateway(self) -> None:
+        running = self.server.find()
+        base = running.inference if running else f"http://127.0.0.1:{self.port}"
+        management = re.sub(r"\d+$", lambda port: str(int(port[0]) + 1), base)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'gateway'}",
+            "GATEWAY_ENDPOINTS": json.dumps([{"inference": base, "management": management}]),
+            "GATEWAY_STORE_URL": f"sqlite:{self.folder}/jobs.sqlite",
+            "GATEWAY_RESULTS_URL": f"file:{self.folder}/results",
+            "GATEWAY_PORT": str(self.gateway_port),
+            "GATEWAY_LEASE_S": "5",
+        }
+        with (self.folder / "gateway.log").open("ab") as log:
+            self.gateway = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "diffusion_gateway",
+                    "serve",
+                    "--pid-file",
+                    str(self.folder / "gateway.pid"),
+                ],
+                env=environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill_gateway(self) -> None:
+        assert self.gateway is not None
+        self.gateway.kill()
+        self.gateway.wait()
+        self.start_gateway()
+
+    def kill_worker(self, model: str) -> None:
+        for worker in self.server.management().version(model).workers:
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                os.kill(int(worker.pid), signal.SIGKILL)
+
+    def kill_server(self) -> None:
+        psutil.Process(self.server.require().pid).kill()
+        self.start_server()
+
+    def stop(self) -> None:
+        if self.gateway is not None:
+            self.gateway.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.gateway.wait(20)
+            self.gateway.kill()
+        self.server.stop()
+
+
+@pytest.fixture
+def prey(tmp_path: Path, store: Path, pipeline: Path) -> Iterator[Prey]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFUSION_CHECKPOINT_KEY", "5a" * 16)
+        build(store, pipeline, "flow", "no-archive", continuousBatching=True)
+        made = Prey(tmp_path, store)
+        made.start_server()
+        made.start_gateway()
+        yield made
+        made.stop()
+
+
+async def persistently(client: httpx2.AsyncClient, method: str, path: str, **more: Any) -> Any:
+    """The answer's document, however often the gateway dies before it comes."""
+    while True:
+        with contextlib.suppress(httpx2.TransportError):
+            answer = await client.request(method, path, **more)
+            if answer.is_success:
+                return answer.json()
+            assert answer.status_code in (404, 503), answer.text
+        await asyncio.sleep(0.3)
+
+
+def request_of(number: int) -> dict[str, Any]:
+    return {
+        "model": ("flow", "tiny")[number % 2],
+        "prompt": "a heart",
+        "num_inference_steps": STEPS,
+        "seed": number // 2 % SEEDS,
+        "cache": False,
+    }
+
+
+async def references(prey: Prey) -> dict[int, Image.Image]:
+    """Each seed's picture, drawn alone and undisturbed."""
+    base = prey.server.require().inference
+    found = {}
+    async with httpx2.AsyncClient(timeout=60, trust_env=False) as client:
+        for seed in range(SEEDS):
+            fields = {"prompt": "a heart", "num_inference_steps": STEPS, "seed": seed}
+            answer = await client.post(f"{base}/predictions/tiny", json=fields)
+            found[seed] = Image.open(io.BytesIO(base64.b64decode(answer.json()["image"])))
+    return found
+
+
+async def hunt(prey: Prey, done: asyncio.Event) -> Counter[str]:
+    """Kills something every few seconds."""
+    draw, killed = random.Random(11), Counter[str]()
+    ways = {
+        "gateway": prey.kill_gateway,
+        "flow": lambda: prey.kill_worker("flow"),
+        "tiny": lambda: prey.kill_worker("tiny"),
+        "server": prey.kill_server,
+    }
+    for _ in range(KILLS):
+        await asyncio.sleep(draw.uniform(1, 6))
+        if done.is_set():
+            break
+        what = draw.choices(list(ways), weights=[3, 3, 3, 1])[0]
+        with contextlib.suppress(Exception):
+            await asyncio.to_thread(ways[what])
+            killed[what] += 1
+    return killed
+
+
+@pytest.mark.timeout(1500)
+async def test_five_hundred_jobs_are_accepted_and_five_hundred_end(prey: Prey) -> None:
+    right = await references(prey)
+    done = asyncio.Event()
+    async with httpx2.AsyncClient(base_url=prey.url, timeout=20, trust_env=False) as client:
+        await persistently(client, "GET", "/readyz")
+        hunting = asyncio.create_task(hunt(prey, done))
+        ids = []
+        for number in range(JOBS):
+            headers = {"Idempotency-Key": f"job-{number}"}
+            body = request_of(number)
+            answer = await persistently(client, "POST", "/generate", json=body, headers=headers)
+            ids.append(answer["job_id"])
+        assert len(set(ids)) == JOBS
+        ended: dict[str, Any] = {}
+        while len(ended) < JOBS:
+            await asyncio.sleep(1)
+            for job_id in [one for one in ids if one not in ended]:
+                document = await persistently(client, "GET", f"/jobs/{job_id}")
+                if document["status"] not in ("pending", "processing"):
+                    ended[job_id] = document
+        done.set()
+        killed = await hunting
+        statuses = Counter(document["status"] for document in ended.values())
+        attempts = Counter(document["attempts"] for document in ended.values())
+        print(f"killed {dict(killed)}, ended {dict(statuses)}, attempts {dict(attempts)}")
+        # Three kills may meet the same job, which then fails with a reason.
+        failed = [document for document in ended.values() if document["status"] == "failed"]
+        assert {document["error"]["code"] for document in failed} <= {"attempts_exhausted"}
+        assert statuses["completed"] >= JOBS - 5
+        assert sum(statuses[status] for status in ("completed", "failed")) == JOBS
+        for number, job_id in enumerate(ids):
+            if ended[job_id]["status"] == "failed":
+                continue
+            link = f"/jobs/{job_id}/images/0"
+            while (image := await client.get(link)).status_code != 200:
+                await asyncio.sleep(0.2)
+            ours = Image.open(io.BytesIO(image.content))
+            difference = ImageChops.difference(ours, right[request_of(number)["seed"]])
+            assert max(high for _, high in difference.getextrema()) <= 1, number
+
+
+@pytest.mark.timeout(400)
+async def test_tokens_run_out_while_the_gateway_works(
+    tmp_path: Path, store: Path, pipeline: Path
+) -> None:
+    """TorchServe's tokens last a minute here instead of an hour: two are used up."""
+    build(store, pipeline, "flow", "no-archive", continuousBatching=True)
+    config = tmp_path / "config"
+    config.mkdir()
+    for name in ("metrics.yaml", "log4j2.xml"):
+        (config / name).write_bytes((ROOT / "config" / name).read_bytes())
+    properties = PROFILE.read_text().replace(
+        "disable_token_authorization=true",
+        "disable_token_authorization=false\ntoken_expiration_min=1",
+    )
+    (config / "config.properties").write_text(properties)
+    server = Server(tmp_path / "run")
+    try:
+        server.start(config / "config.properties", store, port=free_base(18700))
+        await asyncio.to_thread(Fleet(server).register, "flow", "flow")
+        running = server.require()
+        endpoint = EndpointSettings(
+            inference=running.inference, management=running.management, key_file=server.keys
+        )
+        first = json.loads(server.keys.read_text())
+        async with working(tmp_path, endpoint) as rig:
+            done = []
+            for number in range(15):
+                job = await rig.submit(model="flow", seed=number, steps=30)
+                done += await rig.ended(job, within=60)
+                await asyncio.sleep(10)
+            assert {job.status for job in done} == {Status.COMPLETED}
+            assert {job.attempts for job in done} == {1}
+            assert rig.gateway.catalog.endpoints[0].alive
+        last = json.loads(server.keys.read_text())
+        for kind in ("inference", "management"):
+            assert first[kind]["key"] != last[kind]["key"]
+    finally:
+        server.stop()
