@@ -94,7 +94,9 @@ def subclasses(kind: type[ServingError]) -> list[type[ServingError]]:
 
 
 def test_every_error_code_is_documented():
-    codes = {one.code for one in subclasses(ServingError)}
+    # Other tests of the same run may have loaded errors that no gateway can meet.
+    ours = ("diffusion_core.", "diffusion_gateway.")
+    codes = {one.code for one in subclasses(ServingError) if one.__module__.startswith(ours)}
     missing = {code for code in codes if f"`{code}`" not in section("Errors")}
     assert missing == set()
 
