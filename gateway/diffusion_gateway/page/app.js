@@ -119,6 +119,7 @@ function complain(problem) {
   if (problem.field && settings.mark(problem.field, problem.fieldSentence)) return;
   byId("ask-error").textContent = problem.sentence;
   byId("ask-error").hidden = false;
+  if (problem.code === "unknown_model") start();
 }
 
 // Jobs.
@@ -222,7 +223,7 @@ const actions = {
   },
   async vary(job, drawn) {
     try {
-      const file = await picture(drawn.url);
+      const file = await picture(job.job_id, job.images.indexOf(drawn));
       fill(job, { seed: "", num_images: 1 });
       await settings.start.set(file);
       announce("The picture is filled in as what to start from");
@@ -230,9 +231,10 @@ const actions = {
       complain(problem);
     }
   },
-  async save(drawn, name) {
+  async save(job, drawn, name) {
     try {
-      const link = element("a", { href: URL.createObjectURL(await picture(drawn.url)), download: name });
+      const file = await picture(job.job_id, job.images.indexOf(drawn));
+      const link = element("a", { href: URL.createObjectURL(file), download: name });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     } catch (problem) {

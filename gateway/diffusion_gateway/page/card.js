@@ -124,7 +124,7 @@ export class Card {
     if (sameOrigin(picture.url)) {
       link.addEventListener("click", (event) => {
         event.preventDefault();
-        this.actions.save(picture, fileName(this.job, picture));
+        this.actions.save(this.job, picture, fileName(this.job, picture));
       });
     } else {
       link.target = "_blank";

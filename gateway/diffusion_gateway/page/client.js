@@ -2,6 +2,8 @@
 
 const HOME = new URL(".", document.baseURI);
 const KEY = "api-key";
+// A picture to start from may have megabytes, and the way up be slow.
+const PATIENCE_MS = 180_000;
 
 /** An answer that is not what was asked for: a problem document (RFC 9457), or no answer at all. */
 export class Problem extends Error {
@@ -87,9 +89,9 @@ export async function openEvents(job, after) {
   return new EventSource(address);
 }
 
-/** A picture's file. */
-export async function picture(url) {
-  const response = await reach(url, {});
+/** A picture's file: through the gateway, wherever its link leads. */
+export async function picture(job, index) {
+  const response = await reach(`jobs/${job}/images/${index}`, { headers: authorization() });
   if (!response.ok) throw new Problem({ detail: "The picture is not there any more." }, response.status);
   return response.blob();
 }
@@ -119,7 +121,7 @@ function formOf(fields, image) {
 
 async function reach(path, options) {
   try {
-    return await fetch(new URL(path, HOME), options);
+    return await fetch(new URL(path, HOME), { signal: AbortSignal.timeout(PATIENCE_MS), ...options });
   } catch {
     throw new Problem({});
   }

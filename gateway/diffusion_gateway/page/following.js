@@ -18,7 +18,7 @@ export class Following {
   }
 
   add(id) {
-    this.followed.set(id, { stream: null, opening: false, after: 0, pause: 1000 });
+    this.followed.set(id, { stream: null, opening: false, looking: false, after: 0, pause: 1000 });
     this.fill();
   }
 
@@ -62,24 +62,27 @@ export class Following {
   async again(id, state) {
     state.stream = null;
     state.opening = true;
-    await this.look(id);
+    await this.look(id, state);
     await new Promise((wake) => setTimeout(wake, state.pause));
     state.pause = Math.min(2 * state.pause, LONGEST_PAUSE_MS);
     state.opening = false;
     if (this.followed.has(id)) this.fill();
   }
 
-  /** Asks for those that have no stream. */
+  /** Asks for those that have no stream: too many are open, or the gateway gives no more. */
   ask() {
-    for (const [id, state] of this.followed) if (!state.stream && !state.opening) this.look(id);
+    for (const [id, state] of this.followed) if (!state.stream && !state.looking) this.look(id, state);
   }
 
-  async look(id) {
+  async look(id, state) {
+    state.looking = true;
     try {
       const document = await call("GET", `jobs/${id}`);
       this.tell(id, ENDS.has(document.status) ? document.status : "status", document);
     } catch (problem) {
       if (problem.status === 404) this.tell(id, "gone", {});
+    } finally {
+      state.looking = false;
     }
   }
 

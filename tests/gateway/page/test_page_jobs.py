@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from api_rig import make_gateway, scripted_model, serving
-from page_rig import card, draw
+from page_rig import Artist, card, draw
 
 
 def test_from_a_prompt_to_a_picture_with_progress_and_previews(open_page, artist, server):
@@ -151,3 +151,20 @@ def test_pictures_that_are_gone_are_told_so(open_page, artist, server):
     page.context.new_cdp_session(page).send("Network.clearBrowserCache")
     page.reload()
     expect(card(page)).to_contain_text("This picture is not there any more.")
+
+
+def test_jobs_are_asked_for_where_no_more_may_be_watched(browser, tmp_path):
+    with serving(make_gateway(tmp_path, scripted_model(), max_watchers=1)) as server:
+        artist = Artist(server)
+        artist.takes.clear()
+        page = browser.new_page()
+        page.goto(server.url)
+        for number in range(3):
+            draw(page, f"picture {number}")
+            expect(card(page, f"picture {number}")).to_be_visible()
+        artist.takes.set()
+        for number in range(3):
+            name = f"picture {number}"
+            expect(card(page, name).get_by_role("img", name=name)).to_be_visible(timeout=10_000)
+        page.context.close()
+        artist.stop()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx2
 from playwright.sync_api import expect
@@ -75,3 +78,33 @@ def test_pictures_elsewhere_are_named_in_the_policy(tmp_path):
         answer = httpx2.get(server.url, headers=headers, trust_env=False)
         policy = answer.headers["content-security-policy"]
         assert "data: blob: https://draw.example.com https://cdn.example.com;" in policy
+
+
+def test_pictures_on_another_origin_are_shown_and_can_be_varied(browser, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    serve = partial(SimpleHTTPRequestHandler, directory=str(results))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as elsewhere:
+        threading.Thread(target=elsewhere.serve_forever).start()
+        base = f"http://127.0.0.1:{elsewhere.server_address[1]}"
+        made = make_gateway(
+            tmp_path,
+            scripted_model(),
+            results_url=f"file:{results}",
+            results_public_url=base,
+        )
+        with serving(made) as server:
+            artist = Artist(server)
+            page = browser.new_page()
+            said = listen(page)
+            page.goto(server.url)
+            draw(page)
+            picture = card(page).get_by_role("img", name="red heart")
+            expect(picture).to_have_attribute("src", re.compile(re.escape(base)))
+            assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
+            page.get_by_role("button", name="Use as variation").click()
+            expect(page.get_by_role("img", name="The picture you start from")).to_be_visible()
+            assert said == []
+            page.context.close()
+            artist.stop()
+        elsewhere.shutdown()
