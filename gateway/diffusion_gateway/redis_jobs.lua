@@ -90,8 +90,10 @@ end
 -- The first follower draws what the ended job did not; whether it took over its place.
 local function succeed(id, it, followers, status)
   local heir = followers[1]
+  local soonest = field(heir, 'lane')
   redis.call('DEL', P .. 'followers:' .. id)
   for i = 2, #followers do
+    soonest = math.min(soonest, field(followers[i], 'lane'))
     redis.call('HSET', P .. 'job:' .. followers[i], 'follows', heir)
     redis.call('ZADD', P .. 'followers:' .. heir, field(followers[i], 'submitted_at'), followers[i])
   end
@@ -103,7 +105,7 @@ local function succeed(id, it, followers, status)
     return true
   end
   -- Whoever cancels a job under way does not send those who shared it to the end.
-  place(heir, status == 'cancelled' and '0' or his.lane)
+  place(heir, status == 'cancelled' and '0' or tostring(soonest))
   return false
 end
 

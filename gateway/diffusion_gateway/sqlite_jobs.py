@@ -192,7 +192,7 @@ class JobTable:
         if followers and result is not None:
             for follower in followers:
                 self.finish(follower, status, result=shared(result), follows=job_id)
-        inherited = bool(followers) and result is None and self._succeed(row, followers[0], status)
+        inherited = bool(followers) and result is None and self._succeed(row, followers, status)
         if row["queued"] and not inherited:
             self._queue.leave(row)
         self.execute(
@@ -234,8 +234,11 @@ class JobTable:
         for key in cache_keys:
             self.execute("INSERT OR IGNORE INTO generations VALUES (?, ?)", (key, job_id))
 
-    def _succeed(self, ended: sqlite3.Row, heir: sqlite3.Row, status: Status) -> bool:
+    def _succeed(
+        self, ended: sqlite3.Row, followers: Sequence[sqlite3.Row], status: Status
+    ) -> bool:
         """The first follower draws what the ended job did not; whether it took over its place."""
+        heir = followers[0]
         self.execute(
             "UPDATE jobs SET follows = ? WHERE follows = ? AND id <> ?",
             (heir["id"], ended["id"], heir["id"]),
@@ -246,7 +249,8 @@ class JobTable:
             return True
         # Whoever cancels a job under way does not send those who shared it to the end.
         cancelled = status is Status.CANCELLED
-        self._queue.place(heir, Lane.RETURNED if cancelled else Lane(heir["lane"]))
+        soonest = min(Lane(follower["lane"]) for follower in followers)
+        self._queue.place(heir, Lane.RETURNED if cancelled else soonest)
         return False
 
     def _announce(self, job_id: str) -> Job:

@@ -11,6 +11,7 @@ import heapq
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,7 +103,8 @@ class SqliteStore(SqliteCache, SqliteKeys):
                 )
             return Submitted(table.add(job, admission.weight), created=True)
 
-        return await self._jobs(operation)
+        submitted = await self._jobs(operation)
+        return replace(submitted, job=self._memory.heard(submitted.job))
 
     async def get(self, job_id: str) -> Job:
         return self._memory.heard(job_of(await self._row(job_id)))

@@ -206,6 +206,15 @@ class EndContract:
         await submit(store, cache_keys=KEY, lane=Lane.URGENT, priority=Priority.HIGH)
         assert await drained(store) == [first.id, other.id]
 
+    async def test_an_heir_is_as_urgent_as_those_who_follow_it(self, store: JobStore) -> None:
+        await submit(store, cache_keys=KEY)
+        claimed = await claim(store)
+        heir = await submit(store, cache_keys=KEY, lane=Lane.LOW)
+        await submit(store, cache_keys=KEY, lane=Lane.URGENT)
+        await submit(store, work=1.0)
+        await store.end(claimed, Status.FAILED, error=ERROR)
+        assert (await claim(store)).id == heir.id
+
     async def test_a_job_handed_back_keeps_its_followers(self, store: JobStore) -> None:
         first, second = await family(store, 1)
         await store.hand_back(await claim(store), blamed=True)

@@ -108,7 +108,8 @@ class LeaseContract:
         assert again.started_at == claimed.started_at
 
     async def test_reaping_many(self, store: JobStore) -> None:
-        made = {(await under_way(store, model="emoji")).id for _ in range(450)}
+        made = {each.id for each in await asyncio.gather(*(submit(store) for _ in range(450)))}
+        await asyncio.gather(*(claim(store) for _ in made))
         reaped = await store.reap(time.time() + LATER)
         assert {each.id for each in reaped} == made
         assert len(reaped) == 450

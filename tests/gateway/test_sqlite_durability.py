@@ -79,7 +79,7 @@ def killed_after(process: subprocess.Popen[str], lines: int) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("rounds", "lines"), [(6, 300), pytest.param(100, 2000, marks=pytest.mark.full)]
+    ("rounds", "lines"), [(4, 300), pytest.param(100, 2000, marks=pytest.mark.full)]
 )
 async def test_what_was_accepted_is_there_after_kill_9(
     tmp_path: Path, rounds: int, lines: int

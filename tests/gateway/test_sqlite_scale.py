@@ -9,12 +9,12 @@ import time
 import tracemalloc
 from collections.abc import Sequence
 
+import pytest
+
 from contract_jobs import ALL, OPEN, claim, drained, ended, job, result, submit
 from diffusion_gateway.job import Job, Lane, Status, Webhook
 from diffusion_gateway.sqlite_store import SqliteStore
 from diffusion_gateway.store import KeyRecord, Position
-
-MANY = 10_000
 
 WALK = r"SCAN (?!CONSTANT)|TEMP B-TREE|of_status \(status=\?\)|of_tenant \(tenant=\?\)"
 """A whole table, a sorted list, all jobs of one status or tenant."""
@@ -39,8 +39,9 @@ async def test_a_waiting_job_takes_little_memory(sqlite_store: SqliteStore) -> N
     assert memory < 800
 
 
-async def test_ten_thousand_jobs_wait(sqlite_store: SqliteStore) -> None:
-    jobs = [job(tenant=f"t{number % 7}", lane=Lane(1 + number % 3)) for number in range(MANY)]
+@pytest.mark.parametrize("many", [2000, pytest.param(10_000, marks=pytest.mark.full)])
+async def test_thousands_of_jobs_wait(sqlite_store: SqliteStore, many: int) -> None:
+    jobs = [job(tenant=f"t{number % 7}", lane=Lane(1 + number % 3)) for number in range(many)]
     await submit_all(sqlite_store, jobs)
     said: list[str] = []
     for each in (sqlite_store.read, sqlite_store.write):
@@ -49,8 +50,8 @@ async def test_ten_thousand_jobs_wait(sqlite_store: SqliteStore) -> None:
     positions = [await sqlite_store.position(each) for each in jobs]
     depths = await sqlite_store.depths()
     assert said == []
-    assert sorted(place.ahead for place in positions if place) == list(range(MANY))
-    assert sum(depth.waiting for depth in depths) == MANY
+    assert sorted(place.ahead for place in positions if place) == list(range(many))
+    assert sum(depth.waiting for depth in depths) == many
     assert await sqlite_store.position(await claim(sqlite_store)) is None
     assert Position(0, 0.0) in [await sqlite_store.position(each) for each in jobs]
 
