@@ -39,8 +39,9 @@ RUN := .venv/bin/python
 option = $(if $($2),$1 '$($2)')
 # A switch that is passed on when its variable is 1: $(call switch,--force,FORCE).
 switch = $(if $(filter 1 yes true,$($2)),$1)
-# Ends with one sentence when a variable is missing: $(call need,WORKERS,make scale WORKERS=2).
-need = $(if $($1),,@echo "$1 is missing; for example: $2" >&2; exit 2)
+# Ends with one sentence when a variable is missing: $(call need,WORKERS,make scale WORKERS=2); the
+# third word, if there is one, is what people call it.
+need = $(if $($1),,@echo "$(or $3,$1) is missing; for example: $2" >&2; exit 2)
 # The archive of NAME in the model store, whatever its format.
 stored = $(or $(ARCHIVE),$(notdir $(firstword $(wildcard \
 	model_store/$(NAME).mar model_store/$(NAME).tar.gz model_store/$(NAME)))))
@@ -87,11 +88,11 @@ archive: install ## Build an archive; MODEL=, NAME=, FORMAT=, CONFIG=, MODE=, VE
 		$(call switch,--check,CHECK) $(call switch,--force,FORCE)
 
 inspect: install ## Show what an archive holds and check its files; ARCHIVE= or NAME=
-	$(call need,stored,make archive NAME=$(NAME))
+	$(call need,stored,make archive NAME=$(NAME),The archive of $(NAME))
 	@$(RUN) scripts/archive.py inspect '$(if $(findstring /,$(stored)),,model_store/)$(stored)'
 
 profile: install ## Measure t(b) on this machine and keep it for the workers; NAME= or ARCHIVE=
-	$(call need,stored,make archive NAME=$(NAME))
+	$(call need,stored,make archive NAME=$(NAME),The archive of $(NAME))
 	@$(RUN) scripts/profile_model.py '$(if $(findstring /,$(stored)),,model_store/)$(stored)'
 
 serve: install ## Start TorchServe with a model; NAME=, ARCHIVE=, PORT=, PROFILE=local or production
@@ -115,7 +116,7 @@ image: install ## Ask for a picture; PROMPT=, NAME=, STEPS=, SEED=, OUT=
 		$(call option,--seed,SEED) $(call option,--out,OUT)
 
 register: install ## Register an archive with the running server; NAME=, ARCHIVE=
-	$(call need,stored,make register NAME=$(NAME) ARCHIVE=$(NAME).mar)
+	$(call need,stored,make register NAME=$(NAME) ARCHIVE=$(NAME).mar,The archive of $(NAME))
 	@$(RUN) scripts/registry.py register --name '$(NAME)' --archive '$(stored)'
 
 unregister: install ## Drain and remove a model; NAME=, VERSION=, FORCE=1
