@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -9,12 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+
+from fake_torchserve import Asked, draw, faked
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,14 +169,44 @@ def test_a_drain_ends_the_gateway_in_good_order(command, served):
     assert command("drain").returncode == 1
 
 
-def test_followers_do_not_hold_up_the_end(served):
-    # Without a worker, so that the job waits and is followed until the end.
-    process, client = served(GATEWAY_ROLE="api", GATEWAY_DRAIN_S="3")
-    made = client.post("/generate", json={"prompt": "red heart"})
-    # No model is known, so nothing can be followed; an idle connection must not hold it up either.
-    assert made.status_code == 503
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+async def never_done(asked: Asked, _: int) -> None:
+    await asked.steps(1, 10_000, 0.05)
+
+
+async def test_a_signal_hands_back_what_runs_and_sends_followers_away(served, command):
+    async with faked() as fake:
+        fake.script = never_done
+        endpoint = fake.settings().model_dump_json(include={"inference", "management"})
+        variables = {"GATEWAY_ENDPOINTS": f"[{endpoint}]", "GATEWAY_DRAIN_S": "3"}
+        process, client = await asyncio.to_thread(partial(served, **variables))
+        await until(lambda: client.get("/readyz").status_code == 200)
+        made = await asyncio.to_thread(partial(client.post, "/generate", json={"prompt": "heart"}))
+        job = made.json()["job_id"]
+        heard = asyncio.create_task(asyncio.to_thread(events, client, job))
+        await until(lambda: client.get(f"/jobs/{job}").json()["step"] > 0)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 20) == 0
+        assert "event: progress" in await heard
+        assert "event: completed" not in await heard
+
+        # Handed back by nobody's fault: the attempt is taken back, and the next one ends it.
+        fake.script = draw
+        _, again = await asyncio.to_thread(partial(served, **variables))
+        await until(lambda: again.get(f"/jobs/{job}").json()["status"] == "completed")
+        assert again.get(f"/jobs/{job}").json()["attempts"] == 1
+
+
+def events(client: httpx2.Client, job: str) -> str:
+    """What a follower hears until the gateway lets it go."""
+    with client.stream("GET", f"/jobs/{job}/events", timeout=30) as stream:
+        return "".join(stream.iter_text())
+
+
+async def until(holds: Callable[[], bool], patience: float = 30.0) -> None:
+    end = time.monotonic() + patience
+    while not await asyncio.to_thread(holds):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
 
 
 def test_two_signals_end_at_once(served):
