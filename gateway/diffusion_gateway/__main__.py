@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -186,6 +187,8 @@ def _lives(process: psutil.Process) -> bool:
 
 def main() -> None:
     """Runs a command; what a person can put right ends in one sentence and exit code 1."""
+    # Prompts and pictures are nobody else's on this machine.
+    os.umask(0o077)
     try:
         app()
     except ServingError as error:

@@ -93,7 +93,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_keys_are_made_listed_and_revoked(command):
+def test_keys_are_made_listed_and_revoked(command, tmp_path):
     made = command("keys", "create", "shop", "--weight", "2", "--max-active", "10")
     key = made.stdout.strip()
     assert re.fullmatch(r"td_[\w-]{43}", key)
@@ -102,6 +102,7 @@ def test_keys_are_made_listed_and_revoked(command):
     assert identifier in listed
     assert '{"weight": 2.0, "max_active": 10}' in listed
     assert key not in listed
+    assert (tmp_path / "jobs.sqlite").stat().st_mode & 0o077 == 0
     assert command("keys", "revoke", identifier).returncode == 0
     assert identifier not in command("keys", "list").stdout
 
