@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
@@ -43,6 +44,9 @@ _RESULTS_PATIENCE_S = 300.0
 """A picture that cannot be stored for so long is drawn again some day."""
 
 _STORE_PATIENCE_S = 600.0
+
+_CHECKPOINT_S = 2.0
+"""Less than that is drawn again sooner than it is stored and sent."""
 
 _MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
@@ -101,7 +105,7 @@ class Attempt:
             tools.results,
             tools.choose,
             tools.losses,
-            checkpoint_every=tools.settings.checkpoint_every,
+            checkpoint_every=_checkpoint_every(job, tools),
         )
         self._task: asyncio.Task[Drawn] | None = None
 
@@ -242,6 +246,13 @@ class Attempt:
     async def _kept(self, call: Callable[[], Awaitable[T]]) -> T:
         """Tries until the store answers: what it is told must not be lost."""
         return await persist(call, StoreUnavailableError, _STORE_PATIENCE_S)
+
+
+def _checkpoint_every(job: Job, tools: Tools) -> int:
+    """Steps between checkpoints: as the settings say, or more where steps are quick."""
+    least = tools.settings.checkpoint_every
+    step_s = tools.estimator.step_seconds(job)
+    return max(least, math.ceil(_CHECKPOINT_S / step_s)) if least and step_s else least
 
 
 def _read(drawn: Drawn) -> tuple[Result, list[StoredFile]]:

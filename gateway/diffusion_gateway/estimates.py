@@ -115,6 +115,13 @@ class Estimator:
         )
         return raw or None
 
+    def step_seconds(self, job: Job) -> float:
+        """Seconds between two of the job's steps at least; 0 where nothing was measured."""
+        forecaster = self._forecasters.get(job.model)
+        if forecaster is None or not forecaster.measured:
+            return 0.0
+        return min(forecaster.pace.values()) * job.work / job.steps
+
     def device_seconds(self, job: Job, step: int) -> float:
         """The device time that `step` steps of a job have taken, as far as is known."""
         forecaster = self._forecasters.get(job.model)

@@ -169,3 +169,15 @@ async def test_image_inputs_are_read_from_the_storage(tmp_path: Path) -> None:
         assert base64.b64decode(fake.asked[0].fields["image"]) == picture(9)
         assert failed.error is not None
         assert failed.error["code"] == "unknown_file"
+
+
+async def test_quick_steps_are_not_worth_a_checkpoint_each(tmp_path: Path) -> None:
+    """The fake says 0.1 s for a picture of 5 steps: a hundred of them take two seconds."""
+    async with faked() as fake, working(tmp_path, fake.settings(), checkpoint_every=5) as rig:
+        await rig.ended(await rig.submit(steps=6))
+        await rig.ended(await rig.submit(steps=130), await rig.submit(steps=20))
+        every = {
+            asked.fields["num_inference_steps"]: asked.fields.get("checkpoint_every")
+            for asked in fake.asked
+        }
+        assert every == {6: 5, 130: 120, 20: None}
