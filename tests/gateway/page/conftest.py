@@ -26,8 +26,8 @@ ARGUMENTS = [
 OpenPage = Callable[..., Page]
 
 
-# Playwright's loop runs on this thread for as long as it is open, and no other may meanwhile: it ends
-# with the module, before another module's tests want a loop of their own.
+# Playwright's loop runs on this thread for as long as it is open, and no other may meanwhile: it
+# ends with the module, before another module's tests want a loop of their own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
