@@ -4,7 +4,6 @@ figures were lately. No clock and no store: simulators run the same class."""
 from __future__ import annotations
 
 import math
-from bisect import insort
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,10 @@ _UNMEASURED = (0.5, 1.0, 2.0)
 """Low, expected and high over the forecast until some jobs have ended: a guess, said as one."""
 
 _MEMORY = 0.1
+
+_TAIL = (1 - COVERAGE) / 2
+_CORRECTING = 0.02
+"""How much a miss widens an interval: some fifty jobs make up for a machine that changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Forecaster:
     measured: int = 0
     _overheads: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     _errors: dict[str, deque[float]] = field(default_factory=dict)
+    _tails: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def overhead(self) -> float:
@@ -130,9 +134,20 @@ class Forecaster:
         self._overheads.append(service_s - device_seconds * max(1.0, together))
 
     def learn_error(self, kind: str, forecast: float, actual: float) -> None:
-        """Takes in how a forecast of `raw` came out, for a job of that kind."""
-        if forecast > 0:
-            self._errors.setdefault(kind, deque(maxlen=_KEPT)).append(actual / forecast)
+        """Takes in how a `raw` forecast came out, for a job of that kind.
+
+        The tails that an interval leaves out follow the misses of late (adaptive conformal
+        inference: Gibbs and Candès, NeurIPS 2021), for a pace that drifts.
+        """
+        if forecast <= 0:
+            return
+        error = actual / forecast
+        low, _, high = self._correction(kind)
+        below, above = self._tails.get(kind, (_TAIL, _TAIL))
+        below = _clamp(below + _CORRECTING * (_TAIL - (error < low)))
+        above = _clamp(above + _CORRECTING * (_TAIL - (error > high)))
+        self._tails[kind] = (below, above)
+        self._errors.setdefault(kind, deque(maxlen=_KEPT)).append(error)
 
     def raw(self, load: Load) -> float | None:
         """Seconds until the end as the model of the queue has it; None before there is a pace.
@@ -171,33 +186,31 @@ class Forecaster:
         return used / self.pace[nearest]
 
     def _correction(self, kind: str) -> tuple[float, float, float]:
-        errors = self._errors.get(kind, deque())
+        errors = list(self._errors.get(kind, ()))
         if len(errors) < _ENOUGH:
             # Those of its own kind count, however few; the others fill up.
-            others = [
-                error for name, found in self._errors.items() if name != kind for error in found
-            ]
-            pooled = [*errors, *others[-_KEPT:]]
-            if len(pooled) < _ENOUGH:
-                return _UNMEASURED
-            return _quantiles(pooled)
-        return _quantiles(errors)
+            others = [one for name, found in self._errors.items() if name != kind for one in found]
+            errors += others[-_KEPT:]
+        if len(errors) < _ENOUGH:
+            return _UNMEASURED
+        return _quantiles(errors, *self._tails.get(kind, (_TAIL, _TAIL)))
 
 
-def _quantiles(errors: Sequence[float] | deque[float]) -> tuple[float, float, float]:
-    """Low, middle and high of what was seen, so that the next lies between with `COVERAGE`.
+def _quantiles(errors: Sequence[float], below: float, above: float) -> tuple[float, float, float]:
+    """Low, middle and high of what was seen; the next one is lower or higher with the parts given.
 
     Split conformal prediction (Vovk, Gammerman, Shafer: "Algorithmic Learning in a Random World",
     2005): among n + 1 exchangeable errors each rank is as likely as any other.
     """
-    ranked: list[float] = []
-    for error in errors:
-        insort(ranked, error)
+    ranked = sorted(errors)
     count = len(ranked)
-    tail = (1 - COVERAGE) / 2
-    low = max(1, math.floor((count + 1) * tail))
-    high = min(count, math.ceil((count + 1) * (1 - tail)))
+    low = max(1, math.floor((count + 1) * below))
+    high = min(count, math.ceil((count + 1) * (1 - above)))
     return ranked[low - 1], median(ranked), ranked[high - 1]
+
+
+def _clamp(tail: float) -> float:
+    return min(0.4, max(0.0, tail))
 
 
 def _bucket(together: float) -> int:

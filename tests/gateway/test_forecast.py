@@ -216,3 +216,18 @@ def test_more_ahead_and_a_model_asleep_take_longer() -> None:
     queued = forecaster.raw(Load(own=10.0, ahead=50.0, waiting=5))
     asleep = forecaster.raw(Load(own=10.0, wake_s=7.0))
     assert (alone, queued, asleep) == pytest.approx((1.0, 6.0, 8.0))
+
+
+def test_a_pace_that_drifts_is_followed() -> None:
+    """A machine that gets slower all the time: what was seen is always too short."""
+    draw, forecaster = random.Random(5), Forecaster()
+    forecaster.learn(10.0, 1.0, 1.0, 1)
+    within = 0
+    for number in range(600):
+        told = forecaster.interval(Load(own=10.0))
+        assert told is not None
+        actual = (1 + number / 300) * draw.uniform(0.8, 1.25)
+        if number >= 100:
+            within += told.low <= actual <= told.high
+        forecaster.learn_error("alone", 1.0, actual)
+    assert 0.74 <= within / 500 <= 0.86
