@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,28 +219,26 @@ async def test_five_hundred_jobs_are_accepted_and_five_hundred_end(prey: Prey) -
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 async def test_tokens_run_out_while_the_gateway_works(
-    tmp_path: Path, store: Path, pipeline: Path
+    tmp_path: Path, store: Path, pipeline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TorchServe's tokens last a minute here instead of an hour: two are used up."""
+    """The production profile, TLS included; its tokens last a minute here instead of an hour, and
+    two are used up."""
     build(store, pipeline, "flow", "no-archive", continuousBatching=True)
-    config = tmp_path / "config"
-    config.mkdir()
-    for name in ("metrics.yaml", "log4j2.xml"):
-        (config / name).write_bytes((ROOT / "config" / name).read_bytes())
-    properties = PROFILE.read_text().replace(
-        "disable_token_authorization=true",
-        "disable_token_authorization=false\ntoken_expiration_min=1",
-    )
-    (config / "config.properties").write_text(properties)
+    certificate = make_certificate(tmp_path, monkeypatch)
     server = Server(tmp_path / "run")
     try:
-        server.start(config / "config.properties", store, port=free_base(18700))
+        server.start(short_lived_tokens(tmp_path / "config"), store, port=free_base(18700))
         await asyncio.to_thread(Fleet(server).register, "flow", "flow")
         running = server.require()
         endpoint = EndpointSettings(
-            inference=running.inference, management=running.management, key_file=server.keys
+            inference=running.inference,
+            management=running.management,
+            key_file=server.keys,
+            certificate=certificate,
         )
+        assert endpoint.inference.startswith("https://")
         first = json.loads(server.keys.read_text())
         async with working(tmp_path, endpoint) as rig:
             done = []
@@ -255,3 +254,25 @@ async def test_tokens_run_out_while_the_gateway_works(
             assert first[kind]["key"] != last[kind]["key"]
     finally:
         server.stop()
+
+
+def make_certificate(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    patch.setenv("TLS_CERTIFICATE", str(certificate))
+    patch.setenv("TLS_PRIVATE_KEY", str(key))
+    return certificate
+
+
+def short_lived_tokens(folder: Path) -> Path:
+    """The production profile with tokens that last a minute, in a folder of its own."""
+    folder.mkdir()
+    for name in ("metrics.yaml", "log4j2.xml"):
+        (folder / name).write_bytes((ROOT / "config" / name).read_bytes())
+    text = (ROOT / "config" / "production.properties").read_text()
+    profile = folder / "production.properties"
+    profile.write_text(text.replace("token_expiration_min=60", "token_expiration_min=1"))
+    return profile
