@@ -181,6 +181,21 @@ async def test_a_job_goes_on_from_its_checkpoint(served: Server, tmp_path: Path)
         await assert_right(rig, served, done)
 
 
+async def test_a_drained_job_goes_on_in_another_process(served: Server, tmp_path: Path) -> None:
+    async with rig_of(tmp_path, served, checkpoint_every=50) as rig:
+        job = await rig.submit(model="flow", seed=78, steps=800)
+        await rig.until(job, 5)
+        drained = await rig.worker.drain(2.0)
+        assert drained.handed_back == 1
+        back = await rig.store.get(job.id)
+        assert (back.status, back.attempts) == (Status.PENDING, 0)
+        assert back.checkpoint is not None
+    async with rig_of(tmp_path, served) as rig:
+        (done,) = await rig.ended(job, within=120)
+        assert (done.attempts, done.alone) == (1, False)
+        await assert_right(rig, served, done)
+
+
 async def test_two_registrations_share_the_jobs(
     served: Server, fleet: Fleet, tmp_path: Path
 ) -> None:
