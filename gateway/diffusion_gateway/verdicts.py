@@ -13,6 +13,8 @@ from diffusion_gateway.torchserve import AnswerError, ConnectionLostError
 # A server that is going down may let its management API answer for a moment longer.
 _SETTLE_S = 1.0
 
+_PAUSE_S = 1.0
+
 _TOO_LARGE = 413
 
 # The model's own refusals that say nothing about the request.
@@ -66,14 +68,14 @@ async def judge(error: UpstreamError, endpoint: Endpoint) -> Verdict:
     if error.answered == _TOO_LARGE:
         return Fails(_problem(error))
     # No worker, no room, an unknown token: TorchServe's own trouble.
-    return Again(after=error.retry_after or 1.0)
+    return Again(after=error.retry_after or _PAUSE_S)
 
 
 def _of_the_model(document: dict[str, Any], error: AnswerError) -> Verdict:
     if document.get("field") == "checkpoint":
         return Again(from_start=True)
     if document.get("code") in _PASSING:
-        return Again(after=error.retry_after or 1.0)
+        return Again(after=error.retry_after or _PAUSE_S)
     return Fails(document)
 
 

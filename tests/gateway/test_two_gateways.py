@@ -42,7 +42,7 @@ async def test_what_a_killed_gateway_had_in_hand_the_other_draws(
     tmp_path: Path, shared: str
 ) -> None:
     async def slow(asked: Asked, number: int) -> None:
-        await asked.steps(1, 100, 0.05)
+        await asked.steps(1, 100, 0.03)
 
     async with faked() as one, faked() as two:
         one.script = slow

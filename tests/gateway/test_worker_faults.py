@@ -33,6 +33,7 @@ CHECKPOINT = base64.b64encode(b"halfway").decode()
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdicts, "_SETTLE_S", 0.1)
+    monkeypatch.setattr(verdicts, "_PAUSE_S", 0.2)
 
 
 @pytest.mark.parametrize("continuous", [True, False])
@@ -293,7 +294,7 @@ async def test_a_deadline_that_passes_fails_the_job(tmp_path: Path) -> None:
 
     async with faked() as fake, working(tmp_path, fake.settings()) as rig:
         fake.script = full
-        (failed,) = await rig.ended(await rig.submit(deadline=time.time() + 1.5))
+        (failed,) = await rig.ended(await rig.submit(deadline=time.time() + 0.8))
         assert failed.error is not None
         assert failed.error["code"] == "deadline_exceeded"
 
