@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -37,39 +37,56 @@ def ask_all(url: str, requests: Sequence[Asked], in_flight: int, pause_s: float 
     A connection rests for `pause_s` before each of its requests.
     """
     bodies = [json.dumps(one.fields()).encode() for one in requests]
-    run = Run(latencies=[0.0] * len(bodies))
-    left = iter(range(len(bodies)))
+
+    def ask(connection: http.client.HTTPConnection, index: int) -> tuple[float, bool]:
+        if pause_s:
+            time.sleep(pause_s)
+        begun = time.perf_counter()
+        drawn = _ask(connection, url, bodies[index])
+        return time.perf_counter() - begun, drawn
+
+    return timed(lambda: connect(url), ask, len(bodies), in_flight)
+
+
+Connected = Callable[[], http.client.HTTPConnection]
+Task = Callable[[http.client.HTTPConnection, int], tuple[float, bool]]
+
+
+def timed(connected: Connected, task: Task, count: int, in_flight: int) -> Run:
+    """Runs a task for each index, on at most `in_flight` threads with a connection each.
+
+    A task tells its seconds, and whether it went well.
+    """
+    left = iter(range(count))
     lock = threading.Lock()
+    found: list[tuple[float, bool]] = [(0.0, False)] * count
 
     def go() -> None:
-        connection = _connect(url)
+        connection = connected()
         while True:
             with lock:
                 index = next(left, None)
             if index is None:
                 connection.close()
                 return
-            if pause_s:
-                time.sleep(pause_s)
-            begun = time.perf_counter()
-            drawn = _ask(connection, url, bodies[index])
-            run.latencies[index] = time.perf_counter() - begun
-            if not drawn:
-                with lock:
-                    run.failed += 1
+            found[index] = task(connection, index)
 
-    threads = [threading.Thread(target=go) for _ in range(min(in_flight, len(bodies)))]
+    threads = [threading.Thread(target=go) for _ in range(min(in_flight, count))]
     cpu, begun = time.process_time(), time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    run.seconds = time.perf_counter() - begun
-    run.client_cpu = time.process_time() - cpu
-    return run
+    return Run(
+        seconds=time.perf_counter() - begun,
+        client_cpu=time.process_time() - cpu,
+        latencies=[seconds for seconds, _ in found],
+        failed=sum(not well for _, well in found),
+    )
 
 
-def _connect(url: str) -> http.client.HTTPConnection:
+def connect(url: str) -> http.client.HTTPConnection:
+    """A connection to the server of `url`."""
     address = urlsplit(url)
     return http.client.HTTPConnection(address.hostname or "", address.port, timeout=_PATIENCE_S)
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as watch
 
 from benchmarks.bench import Bench, interleave
-from benchmarks.client import PNG, Run
+from benchmarks.client import PNG, Run, connect, timed
 from benchmarks.figures import percentile, ratios, summary
 from benchmarks.gateway_process import GatewayProcess
 from benchmarks.systems import Served
@@ -45,24 +45,18 @@ class Through:
     """A system behind the gateway: a job is submitted, waited for, and its picture fetched."""
 
     def __init__(self, url: str, in_flight: int) -> None:
-        self._address = urlsplit(url)
+        self._url = url
         self._in_flight = in_flight
 
     def run(self, requests: Sequence[Asked]) -> Run:
         """Draws them all and tells what it took."""
-        run = Run(latencies=[0.0] * len(requests))
 
-        def one(connection: http.client.HTTPConnection, index: int) -> None:
+        def one(connection: http.client.HTTPConnection, index: int) -> tuple[float, bool]:
             begun = time.perf_counter()
             drawn = self._draw(connection, requests[index])
-            run.latencies[index] = time.perf_counter() - begun
-            run.failed += not drawn
+            return time.perf_counter() - begun, drawn
 
-        cpu, begun = time.process_time(), time.perf_counter()
-        _side_by_side(self._connect, one, len(requests), self._in_flight)
-        run.seconds = time.perf_counter() - begun
-        run.client_cpu = time.process_time() - cpu
-        return run
+        return timed(self.connect, one, len(requests), self._in_flight)
 
     def submit(self, connection: http.client.HTTPConnection, fields: dict[str, Any]) -> Any:
         """A job's document, once it is kept."""
@@ -78,10 +72,9 @@ class Through:
         connection.request("GET", urlsplit(job["image_url"]).path)
         return connection.getresponse().read().startswith(PNG)
 
-    def _connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(
-            self._address.hostname or "", self._address.port, timeout=900
-        )
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection to the gateway."""
+        return connect(self._url)
 
 
 def _throughput(bench: Bench, server: TorchServe) -> dict[str, Any]:
@@ -180,30 +173,29 @@ def _crowd(bench: Bench, server: TorchServe) -> dict[str, Any]:
 
 def _submit(through: Through, requests: Sequence[Asked]) -> list[float]:
     """Seconds of each submission."""
-    seconds = [0.0] * len(requests)
 
-    def one(connection: http.client.HTTPConnection, index: int) -> None:
+    def one(connection: http.client.HTTPConnection, index: int) -> tuple[float, bool]:
         begun = time.perf_counter()
         document = through.submit(connection, requests[index].fields())
-        seconds[index] = time.perf_counter() - begun
-        if "job_id" not in document:
-            raise RuntimeError(f"a job was not taken: {document}")
+        return time.perf_counter() - begun, "job_id" in document
 
-    _side_by_side(through._connect, one, len(requests), _SUBMITTERS)
-    return seconds
+    run = timed(through.connect, one, len(requests), _SUBMITTERS)
+    if run.failed:
+        raise RuntimeError(f"{run.failed} jobs were not taken")
+    return run.latencies
 
 
 async def _watch(
     gateway: GatewayProcess, through: Through, one: Asked, count: int
 ) -> dict[str, Any]:
     """Memory of a watcher, and seconds from a job's cancellation until all have heard of it."""
-    connection = through._connect()
+    connection = through.connect()
     job = through.submit(connection, one.fields())["job_id"]
     before = gateway.memory_bytes()
     url = f"{gateway.url.replace('http', 'ws', 1)}/ws/jobs/{job}"
     watchers: list[ClientConnection] = []
     for _ in range(count):
-        watcher = await connect(url, max_queue=4, compression=None)
+        watcher = await watch(url, max_queue=4, compression=None)
         await watcher.recv()
         watchers.append(watcher)
     after, cpu = gateway.memory_bytes(), gateway.cpu_seconds()
@@ -225,33 +217,6 @@ async def _last_message(watcher: ClientConnection) -> dict[str, Any]:
     async for message in watcher:
         last = json.loads(message)
     return last
-
-
-def _side_by_side(
-    connected: Callable[[], http.client.HTTPConnection],
-    task: Callable[[http.client.HTTPConnection, int], None],
-    count: int,
-    in_flight: int,
-) -> None:
-    """Runs a task for each index on so many threads with a connection each."""
-    left = iter(range(count))
-    lock = threading.Lock()
-
-    def go() -> None:
-        connection = connected()
-        while True:
-            with lock:
-                index = next(left, None)
-            if index is None:
-                connection.close()
-                return
-            task(connection, index)
-
-    threads = [threading.Thread(target=go) for _ in range(min(in_flight, count))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def _json(

@@ -98,16 +98,26 @@ def plan(
             free -= need
         elif one.wanted:
             # Whoever waits longest gets the room; others that would fit must not take it.
-            _make_room(made, residents, one, need - free, now)
-            break
+            _make_room(made, residents, need - free, now, wanted=one)
+            return made
+    if budget_mb is not None:
+        # Models that were awake together before there was a budget, or that grew.
+        taken = sum(min(one.memory_mb or 0, budget_mb) for one in residents if one.awake)
+        if taken > budget_mb:
+            _make_room(made, residents, taken - budget_mb, now)
     return made
 
 
 def _make_room(
-    made: Plan, residents: Sequence[Resident], wanted: Resident, missing: float, now: float
+    made: Plan,
+    residents: Sequence[Resident],
+    missing: float,
+    now: float,
+    wanted: Resident | None = None,
 ) -> None:
     """Puts away those that are missed least until there is room; nothing if there cannot be."""
-    awake = [one for one in residents if one.awake and one.model != wanted.model]
+    model = wanted and wanted.model
+    awake = [one for one in residents if one.awake and one.model != model]
     idle = sorted((one for one in awake if one.idle(now)), key=lambda one: one.active)
     served = sorted(
         (one for one in awake if not one.idle(now) and one.done(now)), key=lambda one: one.woke

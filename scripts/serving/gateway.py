@@ -45,7 +45,7 @@ class GatewayProcess:
         host, port = self._settings.host, str(self._settings.port)
         running = self._process()
         if running is not None:
-            # It may have been started with another port than asked for now.
+            # One that runs may have been started with another port than this command names.
             port = running.environ().get("GATEWAY_PORT", port)
         if host in ("0.0.0.0", "::"):  # noqa: S104
             host = "127.0.0.1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 pytest.register_assert_rewrite(
@@ -16,6 +17,8 @@ pytest.register_assert_rewrite(
     "store_contract",
 )
 
+from api_rig import client_of, make_gateway  # noqa: E402
+from diffusion_gateway.gateway import Gateway  # noqa: E402
 from diffusion_gateway.sqlite_store import SqliteStore  # noqa: E402
 from redis_rig import RedisServer  # noqa: E402
 
@@ -40,3 +43,17 @@ def redis_server(_redis_of_session: RedisServer) -> RedisServer:
     """A running Redis that holds nothing."""
     _redis_of_session.clear()
     return _redis_of_session
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway with its real store and results in front of a scripted model."""
+    async with make_gateway(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def client(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of that gateway's API, in the same process."""
+    async with client_of(gateway) as made:
+        yield made

@@ -7,9 +7,8 @@ import json
 import logging
 import resource
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -26,21 +25,8 @@ from api_rig import (
 )
 from diffusion_gateway.api import health
 from diffusion_gateway.errors import ResultsUnavailableError, StoreUnavailableError
-from diffusion_gateway.gateway import Gateway
 
 LARGE = 100_000_000
-
-
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with make_gateway(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
-    async with client_of(gateway) as made:
-        yield made
 
 
 @pytest.fixture(scope="module", params=["httptools", "h11"])

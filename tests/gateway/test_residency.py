@@ -105,6 +105,15 @@ def test_a_model_larger_than_the_budget_has_the_device_to_itself() -> None:
     assert made(resident("a"), large, budget_mb=1000) == (["large"], [], [])
 
 
+def test_models_beyond_the_budget_go_though_nobody_waits() -> None:
+    older, newer = awake("a", active=NOW - 60), awake("b", active=NOW - 50)
+    assert made(newer, older, budget_mb=1000) == ([], ["a"], [])
+    assert made(newer, older, budget_mb=1200) == ([], [], [])
+    assert made(awake("a", active=NOW - 60), budget_mb=300) == ([], [], [])
+    busy = awake("b", active=NOW, in_hand=1, woke=NOW - TURN * 10)
+    assert made(awake("a", in_hand=1, woke=NOW - 5), busy, budget_mb=1000) == ([], [], ["b"])
+
+
 def test_a_model_that_was_never_measured_gets_all_the_room() -> None:
     new = resident("new", memory_mb=None, waiting=1)
     assert made(awake("a", memory_mb=10, active=NOW - 50), new, budget_mb=1000)[1] == ["a"]

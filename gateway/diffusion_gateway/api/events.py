@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from diffusion_core.errors import InvalidFieldError, OverloadedError, ServingError
 from diffusion_gateway.api.auth import gateway_of, own_job, ticket_holder
 from diffusion_gateway.api.documents import Documents, base_of
+from diffusion_gateway.api.leaving import left, until_gone
 from diffusion_gateway.api.reference import problems
 from diffusion_gateway.following import Following, Message
 from diffusion_gateway.watchers import Watchers
@@ -116,7 +117,7 @@ class EventStream(Response):
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         with self._watchers.place(self._tenant, "sse"):
-            await _while_there(self._write(send), _left(receive))
+            await until_gone(self._write(send), left(receive))
 
     async def _write(self, send: Send) -> None:
         messages = self._following.messages()
@@ -169,25 +170,6 @@ async def _patiently(send: Send, message: ASGIMessage) -> bool:
     return time.monotonic() - begun < SLOW_S
 
 
-async def _left(receive: Receive) -> None:
-    """Returns when the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _while_there(work: Any, leaving: Any) -> None:
-    """Runs `work` until it is done or the client has gone."""
-    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(leaving)
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-    finally:
-        working.cancel()
-        gone.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
-
-
 @router.websocket("/ws/jobs/{job_id}")
 async def watch_job(websocket: WebSocket, job_id: str) -> None:
     """Sends a job's state at once and then with every change, as JSON: `{"event", "job_id",
@@ -210,7 +192,7 @@ async def watch_job(websocket: WebSocket, job_id: str) -> None:
     try:
         with gateway.watchers.place(tenant.name, "websocket"):
             now = Message("status", await documents.job(job))
-            await _while_there(_tell(websocket, now, following), _listen(websocket))
+            await until_gone(_tell(websocket, now, following), _listen(websocket))
     except OverloadedError as error:
         await _close(websocket, _TRY_AGAIN, error.message)
 

@@ -16,6 +16,7 @@ from diffusion_core.errors import InvalidFieldError, OverloadedError
 from diffusion_gateway.api.auth import Reader, Submitter, gateway_of, own_job
 from diffusion_gateway.api.bodies import no_parameters, read_fields
 from diffusion_gateway.api.documents import Documents, base_of
+from diffusion_gateway.api.leaving import left
 from diffusion_gateway.api.problems import UnsupportedTypeError
 from diffusion_gateway.api.reference import GENERATE_BODY, TICKET_BODY, headers, problems
 from diffusion_gateway.api.schemas import JobDocument, JobPage, TicketDocument
@@ -145,7 +146,7 @@ async def _wait(request: Request, job: Job, wait_s: float) -> None:
     waits = [
         asyncio.ensure_future(until_end()),
         asyncio.ensure_future(gateway.watchers.closing.wait()),
-        asyncio.ensure_future(_left(request)),
+        asyncio.ensure_future(left(request.receive)),
     ]
     try:
         await asyncio.wait(waits, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
@@ -153,11 +154,6 @@ async def _wait(request: Request, job: Job, wait_s: float) -> None:
         for waiting in waits:
             waiting.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 @router.get(

@@ -14,9 +14,10 @@ from diffusion_core.errors import InvalidFieldError, MalformedBodyError
 from diffusion_gateway.api.auth import Submitter, gateway_of, reader
 from diffusion_gateway.api.bodies import no_parameters, read_fields
 from diffusion_gateway.api.documents import Documents, base_of
+from diffusion_gateway.api.leaving import left, until_gone
 from diffusion_gateway.api.openai_answers import Answers, Kind
 from diffusion_gateway.api.openai_errors import error_answers
-from diffusion_gateway.api.openai_events import ImageStream, Waiting, until_gone
+from diffusion_gateway.api.openai_events import ImageStream, Waiting
 from diffusion_gateway.api.openai_request import (
     Asked,
     EditRequest,
@@ -166,7 +167,7 @@ async def _drawn(
         told = {JOB_HEADER: submitted.job.id}
         if asked.stream:
             return ImageStream(waiting, asked.partial_images, held.pop_all(), told)
-        job = await until_gone(waiting.end(), request.receive)
+        job = await until_gone(waiting.end(), left(request.receive))
     if job is None:
         await waiting.give_up()
         return Response(status_code=499)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from diffusion_core.errors import OverloadedError, ServingError
+from diffusion_gateway.api.leaving import left, until_gone
 from diffusion_gateway.api.openai_errors import error_document
 from diffusion_gateway.following import Following
 from diffusion_gateway.job import Job, Status
@@ -96,7 +97,7 @@ class ImageStream(Response):
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         with self._place:
-            if await until_gone(self._write(send), receive) is None:
+            if await until_gone(self._write(send), left(receive)) is None:
                 await self._waiting.give_up()
 
     async def _write(self, send: Send) -> bool | None:
@@ -131,23 +132,6 @@ class ImageStream(Response):
                         await _send_event(send, partial.type, partial)
                         index += 1
         raise await waiting.ending()
-
-
-async def until_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
-    """What `work` comes to, or None if the client goes away first."""
-    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        working.cancel()
-        gone.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _send_event(send: Send, kind: str, document: BaseModel | dict[str, Any]) -> None:

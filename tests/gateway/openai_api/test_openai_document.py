@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from api_rig import Server, make_gateway, serving
 from diffusion_gateway.api.app import create_app
-from test_openai import working
+from openai_rig import working
 
 _CHECKS = [
     schemathesis.checks.not_a_server_error,
