@@ -12,8 +12,8 @@ from typing import Any
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Status, new_id
 from diffusion_gateway.settings import EndpointSettings, GatewaySettings
-from diffusion_gateway.store import Admission
-from diffusion_gateway.worker import Worker
+from diffusion_gateway.stores.store import Admission
+from diffusion_gateway.work.worker import Worker
 
 
 class Rig:

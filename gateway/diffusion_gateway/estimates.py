@@ -12,10 +12,10 @@ from diffusion_core.errors import ServingError
 from diffusion_gateway.errors import UnknownModelError
 from diffusion_gateway.forecast import Forecaster, Interval, Load
 from diffusion_gateway.job import Job, Status
-from diffusion_gateway.store import JobStore
+from diffusion_gateway.stores.store import JobStore
 
 if TYPE_CHECKING:
-    from diffusion_gateway.catalog import Catalog, ServedModel
+    from diffusion_gateway.upstream.catalog import Catalog, ServedModel
 
 __all__ = ["Estimator", "Interval"]
 

@@ -12,27 +12,27 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from diffusion_gateway import notices
 from diffusion_gateway.api.documents import Documents
-from diffusion_gateway.cache import ResponseCache
-from diffusion_gateway.catalog import Catalog
-from diffusion_gateway.drain import Drained
 from diffusion_gateway.estimates import Estimator
-from diffusion_gateway.idle import Idle
 from diffusion_gateway.intake import Intake, Parts
 from diffusion_gateway.job import Job
 from diffusion_gateway.maintenance import Maintenance
 from diffusion_gateway.metrics import Metrics
-from diffusion_gateway.results import ResultStore
+from diffusion_gateway.notify.webhooks import Webhooks
 from diffusion_gateway.settings import GatewaySettings
-from diffusion_gateway.store import JobStore
+from diffusion_gateway.storage.cache import ResponseCache
+from diffusion_gateway.storage.results import ResultStore
 from diffusion_gateway.stores import open_store
+from diffusion_gateway.stores.store import JobStore
 from diffusion_gateway.tenants import Tenants
 from diffusion_gateway.tickets import Tickets
+from diffusion_gateway.upstream.catalog import Catalog
+from diffusion_gateway.upstream.idle import Idle
 from diffusion_gateway.waits import Waits
 from diffusion_gateway.watchers import Watchers
-from diffusion_gateway.webhooks import Webhooks
-from diffusion_gateway.worker import Worker
+from diffusion_gateway.work import notices
+from diffusion_gateway.work.drain import Drained
+from diffusion_gateway.work.worker import Worker
 
 logger = logging.getLogger(__name__)
 

@@ -22,18 +22,18 @@ from diffusion_gateway.errors import (
     TooManyJobsError,
 )
 from diffusion_gateway.job import LANES, Job, Result, new_id
+from diffusion_gateway.notify.public_network import is_public
 from diffusion_gateway.options import JobOptions, split
-from diffusion_gateway.public_network import is_public
 from diffusion_gateway.settings import GatewaySettings
-from diffusion_gateway.store import JobStore, Submitted
+from diffusion_gateway.stores.store import JobStore, Submitted
 from diffusion_gateway.tenants import Tenant, Tenants
 
 if TYPE_CHECKING:
-    from diffusion_gateway.cache import ResponseCache
-    from diffusion_gateway.catalog import Catalog, ServedModel
     from diffusion_gateway.estimates import Estimator
     from diffusion_gateway.metrics import Metrics
-    from diffusion_gateway.results import ResultStore
+    from diffusion_gateway.storage.cache import ResponseCache
+    from diffusion_gateway.storage.results import ResultStore
+    from diffusion_gateway.upstream.catalog import Catalog, ServedModel
     from diffusion_gateway.waits import Waits
 
 _DRAWN_BITS = 53

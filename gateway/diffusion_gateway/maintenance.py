@@ -18,7 +18,7 @@ from diffusion_core.errors import ServingError
 from diffusion_gateway.job import Job
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.settings import GatewaySettings
-from diffusion_gateway.store import JobStore
+from diffusion_gateway.stores.store import JobStore
 
 logger = logging.getLogger(__name__)
 

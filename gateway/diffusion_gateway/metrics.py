@@ -23,7 +23,7 @@ from prometheus_client import (
 
 from diffusion_core.errors import ServingError
 from diffusion_gateway.job import Job, Status
-from diffusion_gateway.store import Depth, JobStore, WorkerState
+from diffusion_gateway.stores.store import Depth, JobStore, WorkerState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

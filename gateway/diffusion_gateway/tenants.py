@@ -20,7 +20,7 @@ from diffusion_core.errors import ConfigError
 from diffusion_core.validation import first_error
 from diffusion_gateway.errors import RateLimitError, UnauthorizedError
 from diffusion_gateway.settings import GatewaySettings
-from diffusion_gateway.store import Admission, JobStore, KeyRecord
+from diffusion_gateway.stores.store import Admission, JobStore, KeyRecord
 
 KEY_PREFIX = "td_"
 

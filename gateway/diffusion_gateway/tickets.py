@@ -14,7 +14,7 @@ import uuid
 from typing import Literal
 
 from diffusion_gateway.errors import UnauthorizedError
-from diffusion_gateway.store import JobStore, KeyRecord
+from diffusion_gateway.stores.store import JobStore, KeyRecord
 
 Purpose = Literal["watch", "files"]
 """watch: a job's WebSocket and event stream; files: its pictures, as their links name them."""

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from diffusion_gateway.job import Status
-from diffusion_gateway.store import JobStore
+from diffusion_gateway.stores.store import JobStore
 
 if TYPE_CHECKING:
     from diffusion_gateway.estimates import Estimator

@@ -21,15 +21,15 @@ from diffusion_core.errors import ServingError
 from diffusion_core.limits import Defaults, Limits
 from diffusion_core.request import RequestSchema
 from diffusion_gateway.api.app import create_app
-from diffusion_gateway.cache import ResponseCache
-from diffusion_gateway.catalog import ServedModel
 from diffusion_gateway.errors import UnknownModelError
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Lane, Result, Status
 from diffusion_gateway.metrics import Metrics
-from diffusion_gateway.results import ResultStore, StoredFile
 from diffusion_gateway.settings import GatewaySettings
+from diffusion_gateway.storage.cache import ResponseCache
+from diffusion_gateway.storage.results import ResultStore, StoredFile
 from diffusion_gateway.stores import open_store
+from diffusion_gateway.upstream.catalog import ServedModel
 
 OWN = "http://127.0.0.1:8000"
 

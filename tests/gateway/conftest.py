@@ -19,7 +19,7 @@ pytest.register_assert_rewrite(
 
 from api_rig import client_of, make_gateway  # noqa: E402
 from diffusion_gateway.gateway import Gateway  # noqa: E402
-from diffusion_gateway.sqlite_store import SqliteStore  # noqa: E402
+from diffusion_gateway.stores.sqlite_store import SqliteStore  # noqa: E402
 from redis_rig import RedisServer  # noqa: E402
 
 

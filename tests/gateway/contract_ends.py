@@ -21,7 +21,7 @@ from contract_jobs import (
 from diffusion_core.errors import ModelError
 from diffusion_gateway.errors import UnknownJobError
 from diffusion_gateway.job import Job, Lane, Priority, Status, Webhook
-from diffusion_gateway.store import Delivery, JobStore, Position
+from diffusion_gateway.stores.store import Delivery, JobStore, Position
 
 KEY = {"i": "one key"}
 ERROR = ModelError("the pipeline failed").problem()

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from contract_jobs import claim, ended, result, submit, under_way
-from diffusion_gateway.event_hub import KEPT
 from diffusion_gateway.job import Event, Status
-from diffusion_gateway.store import JobStore
+from diffusion_gateway.stores.event_hub import KEPT
+from diffusion_gateway.stores.store import JobStore
 
 
 async def heard(events: AsyncIterator[Event], count: int | None = None) -> list[Event]:

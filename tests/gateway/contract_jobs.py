@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffusion_gateway.job import Job, Lane, Picture, Result, Status, new_id
-from diffusion_gateway.store import Admission, JobStore
+from diffusion_gateway.stores.store import Admission, JobStore
 
 ALL = tuple(Lane)
 OPEN = Admission()

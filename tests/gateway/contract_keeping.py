@@ -8,7 +8,7 @@ import pytest
 
 from contract_jobs import OPEN, job, result, submit
 from diffusion_gateway.errors import StoreUnavailableError
-from diffusion_gateway.store import JobStore, KeyRecord
+from diffusion_gateway.stores.store import JobStore, KeyRecord
 
 
 def far() -> float:

@@ -7,7 +7,7 @@ import time
 
 from contract_jobs import ALL, claim, result, submit, under_way
 from diffusion_gateway.job import Checkpoint, Lane, Status
-from diffusion_gateway.store import MAX_ATTEMPTS, JobStore, WorkerState
+from diffusion_gateway.stores.store import MAX_ATTEMPTS, JobStore, WorkerState
 
 LATER = 1000.0
 

@@ -17,7 +17,7 @@ from diffusion_gateway.errors import (
     UnknownJobError,
 )
 from diffusion_gateway.job import Checkpoint, Job, Lane, Priority, Status, Webhook, new_id
-from diffusion_gateway.store import Admission, JobStore, Position
+from diffusion_gateway.stores.store import Admission, JobStore, Position
 
 
 class Reference:

@@ -13,7 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from api_rig import Server, claim, finish, picture
 from diffusion_gateway.job import Job
-from diffusion_gateway.results import preview_key
+from diffusion_gateway.storage.results import preview_key
 from diffusion_gateway.tenants import TenantSettings
 
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import openai
 from PIL import Image
 
-import openai
 from api_rig import Server
 from diffusion_core.errors import ModelError
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Lane, Result, Status
-from diffusion_gateway.results import StoredFile, preview_key
+from diffusion_gateway.storage.results import StoredFile, preview_key
 
 COLOURS = {"PNG": (10, 200, 30), "JPEG": (10, 200, 30), "WEBP": (10, 200, 30)}
 

@@ -18,7 +18,7 @@ from api_rig import Server
 from diffusion_core.errors import ModelError
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Lane, Result, Status
-from diffusion_gateway.results import StoredFile, preview_key
+from diffusion_gateway.storage.results import StoredFile, preview_key
 
 FAILS = "fails"
 """A prompt with this word ends as failed."""

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from api_rig import Server, claim, finish, make_gateway, serving
 from diffusion_gateway.api import events as events_module
 from diffusion_gateway.job import Job
-from diffusion_gateway.results import preview_key
+from diffusion_gateway.storage.results import preview_key
 from events_rig import (
     close_watchers,
     key_of,

@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 
-from diffusion_gateway import catalog as catalog_module
-from diffusion_gateway.catalog import Catalog
-from diffusion_gateway.endpoints import Breaker, Endpoint, Registration, choose
 from diffusion_gateway.errors import UnknownModelError, UpstreamError
 from diffusion_gateway.settings import EndpointSettings, GatewaySettings
-from diffusion_gateway.torchserve import AnswerError, ConnectionLostError, Registered, TorchServe
+from diffusion_gateway.upstream import catalog as catalog_module
+from diffusion_gateway.upstream.catalog import Catalog
+from diffusion_gateway.upstream.endpoints import Breaker, Endpoint, Registration, choose
+from diffusion_gateway.upstream.torchserve import (
+    AnswerError,
+    ConnectionLostError,
+    Registered,
+    TorchServe,
+)
 from fake_torchserve import FakeModel, FakeTorchServe, Keys, faked
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_gateway import notices
-from diffusion_gateway.drain import Drained
 from diffusion_gateway.job import Lane, Status
+from diffusion_gateway.work import notices
+from diffusion_gateway.work.drain import Drained
 from fake_torchserve import Asked, FakeModel, faked, picture
 from worker_rig import working
 

@@ -12,10 +12,10 @@ import pytest
 from api_rig import client_of, make_gateway
 from diffusion_core.errors import ConfigError
 from diffusion_gateway import gateway as gateway_module
-from diffusion_gateway.drain import Drained
 from diffusion_gateway.errors import ServingError
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.settings import GatewaySettings
+from diffusion_gateway.work.drain import Drained
 
 NOBODY = {"inference": "http://127.0.0.1:9", "management": "http://127.0.0.1:9"}
 

@@ -16,7 +16,7 @@ from diffusion_gateway.errors import StoreUnavailableError
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Result, Status, new_id
 from diffusion_gateway.metrics import Metrics
-from diffusion_gateway.store import WorkerState
+from diffusion_gateway.stores.store import WorkerState
 from gateway_samples import job
 
 PROMPT = "a secret prompt"

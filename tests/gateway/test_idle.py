@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from diffusion_gateway import idle as idle_module
 from diffusion_gateway.gateway import Gateway
-from diffusion_gateway.idle import Idle
 from diffusion_gateway.job import Status
+from diffusion_gateway.upstream import idle as idle_module
+from diffusion_gateway.upstream.idle import Idle
 from fake_torchserve import FakeModel, FakeTorchServe, faked, picture
 from worker_rig import Rig, working
 

@@ -20,7 +20,7 @@ from diffusion_gateway.errors import (
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Lane, Status
 from diffusion_gateway.maintenance import Loop, Maintenance
-from diffusion_gateway.store import MAX_ATTEMPTS, Admission
+from diffusion_gateway.stores.store import MAX_ATTEMPTS, Admission
 from gateway_samples import job
 
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from diffusion_gateway.courier import Courier, Message
-from diffusion_gateway.public_network import PublicNetwork, is_public
+from diffusion_gateway.notify.courier import Courier, Message
+from diffusion_gateway.notify.public_network import PublicNetwork, is_public
 from gateway_samples import settings
 from webhook_receiver import receiving
 

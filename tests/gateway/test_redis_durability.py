@@ -17,13 +17,12 @@ import redis
 from contract_events import heard, told
 from contract_jobs import OPEN, claim, drained, ended, job, result, submit, under_way
 from diffusion_core.errors import ConfigError
-from diffusion_gateway import redis_link, redis_store
 from diffusion_gateway.errors import StoreUnavailableError, UnknownJobError
 from diffusion_gateway.job import Job, Lane, Status, Webhook
-from diffusion_gateway.redis_link import PREFIX
-from diffusion_gateway.redis_store import RedisStore
-from diffusion_gateway.store import KeyRecord, Position, WorkerState
-from diffusion_gateway.stores import open_store
+from diffusion_gateway.stores import open_store, redis_link, redis_store
+from diffusion_gateway.stores.redis_link import PREFIX
+from diffusion_gateway.stores.redis_store import RedisStore
+from diffusion_gateway.stores.store import KeyRecord, Position, WorkerState
 from redis_rig import RedisServer, free_port
 
 

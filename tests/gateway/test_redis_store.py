@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from diffusion_gateway.redis_store import RedisStore
+from diffusion_gateway.stores.redis_store import RedisStore
 from redis_rig import RedisServer
 from store_contract import StoreContract
 

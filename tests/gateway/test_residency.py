@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from diffusion_gateway.residency import TURN, Resident, plan
+from diffusion_gateway.upstream.residency import TURN, Resident, plan
 
 NOW = 1000.0
 

@@ -16,13 +16,13 @@ import pytest
 from api_rig import claim, client_of, finish, make_gateway, scripted_model
 from diffusion_core.request import GenerationRequest
 from diffusion_core.source_image import parse_source
-from diffusion_gateway.cache import DECIDES, DELIVERS, ResponseCache
 from diffusion_gateway.errors import UnknownFileError
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Result
 from diffusion_gateway.metrics import Metrics
-from diffusion_gateway.results import ResultStore, StoredFile
-from diffusion_gateway.sqlite_store import SqliteStore
+from diffusion_gateway.storage.cache import DECIDES, DELIVERS, ResponseCache
+from diffusion_gateway.storage.results import ResultStore, StoredFile
+from diffusion_gateway.stores.sqlite_store import SqliteStore
 from gateway_samples import job, picture, settings
 
 MODEL = scripted_model()

@@ -18,7 +18,7 @@ from PIL import Image
 
 from diffusion_core.errors import ConfigError
 from diffusion_gateway.errors import ResultsUnavailableError, UnknownFileError, UpstreamError
-from diffusion_gateway.results import (
+from diffusion_gateway.storage.results import (
     ResultStore,
     StoredFile,
     checkpoint_key,

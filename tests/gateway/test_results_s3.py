@@ -15,7 +15,7 @@ import pytest
 
 import s3_servers
 from diffusion_gateway.errors import ResultsUnavailableError, UnknownFileError
-from diffusion_gateway.results import ResultStore, StoredFile
+from diffusion_gateway.storage.results import ResultStore, StoredFile
 from gateway_samples import job, picture, settings
 
 URL = f"s3://{s3_servers.BUCKET}/some/prefix"

@@ -19,9 +19,9 @@ from contract_jobs import OPEN, claim, drained, ended, job, submit, under_way
 from diffusion_core.errors import ConfigError
 from diffusion_gateway.errors import StoreUnavailableError, UnknownJobError
 from diffusion_gateway.job import Lane, Status
-from diffusion_gateway.sqlite_keys import SqliteKeys
-from diffusion_gateway.sqlite_store import SqliteStore
-from diffusion_gateway.store import KeyRecord
+from diffusion_gateway.stores.sqlite_keys import SqliteKeys
+from diffusion_gateway.stores.sqlite_store import SqliteStore
+from diffusion_gateway.stores.store import KeyRecord
 
 LARGE = {"prompt": "x" * 20_000}
 
@@ -31,7 +31,7 @@ sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from contract_jobs import OPEN, claim, job, result
 from diffusion_gateway.job import Lane, Status
-from diffusion_gateway.sqlite_store import SqliteStore
+from diffusion_gateway.stores.sqlite_store import SqliteStore
 
 def say(*words):
     os.write(1, (" ".join(words) + "\\n").encode())

@@ -13,8 +13,8 @@ import pytest
 
 from contract_jobs import ALL, OPEN, claim, drained, ended, job, result, submit
 from diffusion_gateway.job import Job, Lane, Status, Webhook
-from diffusion_gateway.sqlite_store import SqliteStore
-from diffusion_gateway.store import KeyRecord, Position
+from diffusion_gateway.stores.sqlite_store import SqliteStore
+from diffusion_gateway.stores.store import KeyRecord, Position
 
 WALK = r"SCAN (?!CONSTANT)|TEMP B-TREE|of_status \(status=\?\)|of_tenant \(tenant=\?\)"
 """A whole table, a sorted list, all jobs of one status or tenant."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from diffusion_gateway.sqlite_store import SqliteStore
+from diffusion_gateway.stores.sqlite_store import SqliteStore
 from store_contract import StoreContract
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from contract_jobs import ALL, drained, job, result
 from diffusion_gateway.job import Checkpoint, Job, Lane, Status, Webhook
-from diffusion_gateway.redis_store import RedisStore
-from diffusion_gateway.sqlite_store import SqliteStore
-from diffusion_gateway.store import Admission, Delivery, Depth, JobStore
+from diffusion_gateway.stores.redis_store import RedisStore
+from diffusion_gateway.stores.sqlite_store import SqliteStore
+from diffusion_gateway.stores.store import Admission, Delivery, Depth, JobStore
 from redis_rig import RedisServer
 
 TIMES = {"started_at": None, "ended_at": None}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_gateway.job import Status
-from diffusion_gateway.worker import Worker
+from diffusion_gateway.work.worker import Worker
 from fake_torchserve import Asked, FakeModel, draw, faked, picture
 from redis_rig import RedisServer
 from worker_rig import Rig, working

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_gateway.job import Lane
-from diffusion_gateway.store import Position
-from diffusion_gateway.waiting_index import Place, WaitingIndex
+from diffusion_gateway.stores.store import Position
+from diffusion_gateway.stores.waiting_index import Place, WaitingIndex
 
 RANKS = st.sampled_from([0.0, 1.0, 1.5, 2.0]) | st.floats(0.0, 100.0)
 

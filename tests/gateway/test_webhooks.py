@@ -21,16 +21,16 @@ from standardwebhooks import WebhookVerificationError
 
 from api_rig import OWN, make_gateway
 from diffusion_core.errors import ConfigError, ModelError
-from diffusion_gateway import courier as courier_module
-from diffusion_gateway import webhooks as webhooks_module
 from diffusion_gateway.api.documents import Documents
-from diffusion_gateway.courier import Courier
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Lane, Result, Status, Webhook
-from diffusion_gateway.redis_store import RedisStore
-from diffusion_gateway.sqlite_store import SqliteStore
-from diffusion_gateway.store import Admission
-from diffusion_gateway.webhooks import Webhooks
+from diffusion_gateway.notify import courier as courier_module
+from diffusion_gateway.notify import webhooks as webhooks_module
+from diffusion_gateway.notify.courier import Courier
+from diffusion_gateway.notify.webhooks import Webhooks
+from diffusion_gateway.stores.redis_store import RedisStore
+from diffusion_gateway.stores.sqlite_store import SqliteStore
+from diffusion_gateway.stores.store import Admission
 from gateway_samples import job as sample
 from gateway_samples import settings
 from webhook_receiver import Received, Receiver, receiving

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_gateway import catalog, torchserve, verdicts
-from diffusion_gateway.attempt import Stop
 from diffusion_gateway.job import Status
+from diffusion_gateway.upstream import catalog, torchserve
+from diffusion_gateway.work import verdicts
+from diffusion_gateway.work.attempt import Stop
 from fake_torchserve import (
     NO_WORKER,
     WORKER_DIED,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_gateway.idle import Idle
 from diffusion_gateway.job import Status
 from diffusion_gateway.settings import EndpointSettings
+from diffusion_gateway.upstream.idle import Idle
 from served import build
 from serving.fleet import Fleet
 from serving.server import Server

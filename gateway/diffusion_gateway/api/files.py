@@ -13,7 +13,7 @@ from diffusion_gateway.api.auth import check_id, gateway_of, ticket_holder
 from diffusion_gateway.api.reference import file_answer, problems
 from diffusion_gateway.errors import UnknownFileError, UnknownJobError
 from diffusion_gateway.job import Job, Picture
-from diffusion_gateway.results import EXTENSIONS, preview_key, thumbnail_key
+from diffusion_gateway.storage.results import EXTENSIONS, preview_key, thumbnail_key
 
 router = APIRouter()
 

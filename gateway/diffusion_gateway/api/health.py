@@ -15,8 +15,8 @@ from diffusion_gateway.api.bodies import no_parameters
 from diffusion_gateway.api.problems import problem_response
 from diffusion_gateway.api.reference import offered_schema, problems
 from diffusion_gateway.api.schemas import Health, ModelList
-from diffusion_gateway.catalog import ServedModel
 from diffusion_gateway.errors import ResultsUnavailableError, StoreUnavailableError
+from diffusion_gateway.upstream.catalog import ServedModel
 
 router = APIRouter()
 

@@ -31,7 +31,7 @@ from diffusion_gateway.api.problems import UnsupportedTypeError
 from diffusion_gateway.tenants import Tenant
 
 if TYPE_CHECKING:
-    from diffusion_gateway.catalog import ServedModel
+    from diffusion_gateway.upstream.catalog import ServedModel
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(no_parameters)])
 

@@ -19,7 +19,7 @@ from diffusion_gateway.job import Job, Result, Status
 
 if TYPE_CHECKING:
     from diffusion_gateway.api.documents import Documents
-    from diffusion_gateway.results import ResultStore
+    from diffusion_gateway.storage.results import ResultStore
 
 Kind = Literal["image_generation", "image_edit"]
 

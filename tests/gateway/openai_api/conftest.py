@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import openai
 import pytest
 
-import openai
 from api_rig import Server, make_gateway, serving
 from openai_rig import FakeWorker, client_of, working
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 from PIL import Image
 
-import openai
 from api_rig import Server, make_gateway, scripted_model, serving
 from diffusion_core.limits import Defaults
 from diffusion_core.request import RequestSchema

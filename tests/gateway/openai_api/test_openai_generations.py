@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 from PIL import Image
 
-import openai
 from api_rig import Server, make_gateway, serving
 from diffusion_gateway.api.openai_request import preview_interval, translate
 from diffusion_gateway.job import Status

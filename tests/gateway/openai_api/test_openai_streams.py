@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 
-import openai
 from api_rig import Server, make_gateway, scripted_model, serving
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Status

@@ -1,0 +1,1 @@
+"""Webhooks, and connections to addresses that clients name."""

@@ -1,0 +1,1 @@
+"""Pictures and other files of jobs, in object storage."""

@@ -1,0 +1,234 @@
+"""Results: the files of jobs in the object storage. Their bytes go nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+from diffusion_core.errors import ConfigError
+from diffusion_core.source_image import parse_source
+from diffusion_gateway.errors import UnknownJobError, UpstreamError
+from diffusion_gateway.job import Job, Picture
+from diffusion_gateway.settings import GatewaySettings
+from diffusion_gateway.storage.object_storage import ObjectStorage
+from diffusion_gateway.storage.thumbnails import CONTENT_TYPE, make_thumbnail
+from diffusion_gateway.stores.store import JobStore
+
+EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+
+_PRIVATE = ("inputs", "previews", "checkpoints")
+"""Folders of what a job shares with nobody; its pictures are those of its followers too."""
+
+_PROMISED = ("inputs/", "generations/")
+"""What a record promises is on disk before the record is."""
+
+_LONGEST_SIGNATURE = timedelta(days=7)
+"""S3 signs no longer."""
+
+_ORPHAN_S = 3600.0
+"""A file may come so long before the record that names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An image file that was drawn, and the seed it was drawn from."""
+
+    data: bytes
+    content_type: str
+    seed: int
+    flagged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What only the bytes tell."""
+
+    width: int
+    height: int
+    sha256: str
+    thumbnail: bytes | None
+
+
+class ResultStore(ObjectStorage):
+    """The object storage as jobs use it.
+
+    Args:
+        settings: the gateway's.
+        jobs: asked whether a follower still needs pictures; None: there are no followers.
+        timeout_s: of one operation, retries included.
+    """
+
+    def __init__(
+        self, settings: GatewaySettings, jobs: JobStore | None = None, *, timeout_s: float = 30.0
+    ) -> None:
+        # A picture at its key never changes. Caches on the way may keep it where links are public.
+        scope = "private" if settings.results_public_url is None else "public"
+        age = int(settings.result_lifetime_s)
+        super().__init__(
+            settings.results_url,
+            cache_control=f"{scope}, max-age={age}, immutable",
+            timeout_s=timeout_s,
+        )
+        self._settings = settings
+        self._jobs = jobs
+
+    async def open(self) -> None:
+        """Opens the storage; `ConfigError` for settings that cannot hold."""
+        await super().open()
+        if self._settings.results_signed and self.opened.cloud is None:
+            reason = "only links to s3://, gs:// and az:// can be signed"
+        elif self._settings.results_signed and self._settings.results_public_url is not None:
+            reason = "links below results_public_url are not signed"
+        else:
+            return
+        raise ConfigError(f"results_signed: {reason}", field="results_signed")
+
+    async def put(
+        self, key: str, data: bytes, content_type: str, *, synced: bool | None = None
+    ) -> None:
+        """Writes a file whole; inputs and pictures are on disk when this returns."""
+        if synced is None:
+            synced = key.startswith(_PROMISED)
+        await super().put(key, data, content_type, synced=synced)
+
+    async def copy(self, source: str, target: str) -> None:
+        """Copies a file; `UnknownFileError` if there is none at `source`."""
+        if self.opened.folder is None:
+            await super().copy(source, target)
+        else:
+            # A folder's copy would be another name of the same file, with its age: `sweep` goes by
+            # that.
+            await self.put(target, await self.get(source), "")
+
+    async def url(self, key: str) -> str | None:
+        """A link past the gateway that works as long as results live; None: there is none."""
+        settings = self._settings
+        if settings.results_public_url is not None:
+            return f"{settings.results_public_url.rstrip('/')}/{quote(key)}"
+        if not settings.results_signed:
+            return None
+        lifetime = timedelta(seconds=settings.result_lifetime_s)
+        return await self.sign(key, min(lifetime, _LONGEST_SIGNATURE))
+
+    async def store_pictures(self, job: Job, files: Sequence[StoredFile]) -> tuple[Picture, ...]:
+        """Stores what was drawn for `job`, and thumbnails; `UpstreamError` for what is no image."""
+        return tuple(
+            await asyncio.gather(
+                *(self._store_picture(job, index, file) for index, file in enumerate(files))
+            )
+        )
+
+    async def _store_picture(self, job: Job, index: int, file: StoredFile) -> Picture:
+        try:
+            if file.content_type not in EXTENSIONS:
+                raise ValueError("no image type")
+            measured = await self.in_thread(_measure, file.data, self._settings.thumbnail_pixels)
+        except ValueError:
+            raise UpstreamError("the model server sent what is no image") from None
+        key, thumbnail = picture_key(job, index, file.content_type), None
+        if measured.thumbnail is not None:
+            thumbnail = thumbnail_key(key)
+            await self.put(thumbnail, measured.thumbnail, CONTENT_TYPE)
+        await self.put(key, file.data, file.content_type)
+        return Picture(
+            key=key,
+            thumbnail=thumbnail,
+            content_type=file.content_type,
+            size=len(file.data),
+            sha256=measured.sha256,
+            width=measured.width,
+            height=measured.height,
+            seed=file.seed,
+            flagged=file.flagged,
+        )
+
+    async def delete_job(self, job: Job, *, pictures: bool = True) -> None:
+        """Removes the files of a job that the store forgets before or after this.
+
+        Pictures go with the last job that shows them; with `pictures` False they stay until
+        `sweep`: a record may live shorter than its results.
+        """
+        folders = [f"{part}/{job.id}" for part in _PRIVATE]
+        if pictures:
+            folders += [
+                f"generations/{owner}"
+                for owner in dict.fromkeys((job.id, job.follows or job.id))
+                if self._jobs is None or not await self._jobs.shares_files(owner, but=job.id)
+            ]
+        for folder in folders:
+            await self.delete([key async for key, _ in self.files(folder)])
+
+    async def sweep(self, now: float) -> int:
+        """Removes pictures that have had their lifetime, and what crashes left of jobs that nobody
+        knows; returns how many files. `now` in seconds since 1970."""
+        settings = self._settings
+        lifetimes = {
+            "generations": settings.result_lifetime_s,
+            "cache": settings.cache_lifetime_s + _ORPHAN_S,
+        }
+        due = [
+            key
+            for folder, lifetime in lifetimes.items()
+            async for key, written in self.files(folder)
+            if written < now - lifetime
+        ]
+        for folder in _PRIVATE:
+            old = [key async for key, written in self.files(folder) if written < now - _ORPHAN_S]
+            kept = {job_id: await self._is_kept(job_id) for job_id in {_job_of(key) for key in old}}
+            due += [key for key in old if not kept[_job_of(key)]]
+        await self.delete(due)
+        return len(due)
+
+    async def _is_kept(self, job_id: str) -> bool:
+        if self._jobs is None:
+            return True
+        try:
+            await self._jobs.get(job_id)
+        except UnknownJobError:
+            return False
+        return True
+
+
+def input_key(job_id: str, field: str) -> str:
+    """Where an image that came with a job is."""
+    return f"inputs/{job_id}/{field}"
+
+
+def picture_key(job: Job, index: int, content_type: str) -> str:
+    """Where a picture is.
+
+    Attempts after the first have names of their own: a worker that was given up and comes late must
+    not write over what its successor stored.
+    """
+    attempt = f"-{job.attempts}" if job.attempts > 1 else ""
+    return f"generations/{job.id}/{index}{attempt}.{EXTENSIONS[content_type]}"
+
+
+def thumbnail_key(picture: str) -> str:
+    """Where the thumbnail of the picture at that key is."""
+    return str(PurePosixPath(picture).with_suffix(".thumb.jpg"))
+
+
+def preview_key(job_id: str, step: int) -> str:
+    """Where the preview after that many steps is."""
+    return f"previews/{job_id}/{step}.jpg"
+
+
+def checkpoint_key(job_id: str, step: int) -> str:
+    """Where the checkpoint after that many steps is."""
+    return f"checkpoints/{job_id}/{step}"
+
+
+def _measure(data: bytes, thumbnail_pixels: int) -> _Measured:
+    source = parse_source(data)
+    thumbnail = make_thumbnail(data, thumbnail_pixels) if thumbnail_pixels else None
+    return _Measured(source.width, source.height, hashlib.sha256(data).hexdigest(), thumbnail)
+
+
+def _job_of(key: str) -> str:
+    return key.split("/")[1]

@@ -1,0 +1,1 @@
+"""TorchServes and their models: what they serve, and which are awake."""

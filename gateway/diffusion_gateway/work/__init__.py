@@ -1,0 +1,1 @@
+"""Workers: they take jobs and have them drawn."""

@@ -1,0 +1,280 @@
+"""One try at a job: from a lease to an end that is recorded, or back into the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from base64 import b64decode
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from diffusion_gateway.errors import (
+    ResultsUnavailableError,
+    StoreUnavailableError,
+    UnknownJobError,
+    UpstreamError,
+)
+from diffusion_gateway.job import Job, Result, Status
+from diffusion_gateway.patience import persist
+from diffusion_gateway.storage.results import StoredFile
+from diffusion_gateway.upstream.endpoints import Registration
+from diffusion_gateway.work.drawing import Drawing, Drawn, Losses, NotDrawnError
+from diffusion_gateway.work.reports import Reports
+
+if TYPE_CHECKING:
+    from diffusion_gateway.estimates import Estimator
+    from diffusion_gateway.metrics import Metrics
+    from diffusion_gateway.notify.webhooks import Webhooks
+    from diffusion_gateway.settings import GatewaySettings
+    from diffusion_gateway.storage.cache import ResponseCache
+    from diffusion_gateway.storage.results import ResultStore
+    from diffusion_gateway.stores.store import JobStore
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_RESULTS_PATIENCE_S = 300.0
+"""A picture that cannot be stored for so long is drawn again some day."""
+
+_STORE_PATIENCE_S = 600.0
+
+_CHECKPOINT_S = 2.0
+"""Less than that is drawn again sooner than it is stored and sent."""
+
+_MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What attempts work with; `choose` finds a registration with room for a job."""
+
+    settings: GatewaySettings
+    store: JobStore
+    results: ResultStore
+    cache: ResponseCache
+    estimator: Estimator
+    metrics: Metrics
+    webhooks: Webhooks | None
+    choose: Callable[[Job], Registration | None]
+    losses: Losses
+
+
+class Stop(StrEnum):
+    """Why an attempt is ended from outside."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease_lost"
+    DRAINED = "drained"
+    SILENT = "silent"
+    """The endpoint does not answer any more, though the connection stands."""
+
+
+_NOT_OURS = (Stop.CANCELLED, Stop.LEASE_LOST)
+
+
+class Attempt:
+    """One job with one worker.
+
+    Args:
+        registration: where it has a place; None: it looks for one.
+
+    Attributes:
+        storing: whether the picture is there and only has to be stored.
+        outcome: how it went, in the words of the metrics; None while it runs.
+    """
+
+    def __init__(self, job: Job, registration: Registration | None, tools: Tools) -> None:
+        self.job = job
+        self.storing = False
+        self.outcome: str | None = None
+        self.began = time.monotonic()
+        self._tools = tools
+        self._stopped: Stop | None = None
+        self._reports = Reports(job, tools.store, tools.results)
+        self.drawing = Drawing(
+            job,
+            registration,
+            self._reports,
+            tools.results,
+            tools.choose,
+            tools.losses,
+            checkpoint_every=_checkpoint_every(job, tools),
+        )
+        self._task: asyncio.Task[Drawn] | None = None
+
+    async def run(self) -> None:
+        """Runs the attempt."""
+        hooks = self._tools.webhooks
+        try:
+            with nullcontext() if hooks is None else hooks.following(self.job):
+                self.outcome = await self._run()
+        finally:
+            self.drawing.leave()
+            await self._reports.close()
+        self._tools.metrics.attempt(self.job.model, self.outcome)
+
+    def stop(self, why: Stop) -> None:
+        """Ends the attempt. A picture that is there already is still stored, if it is wanted."""
+        if self.storing and why not in _NOT_OURS:
+            return
+        self._stopped = self._stopped or why
+        # In classic mode a picture is drawn to its end, and its place is free no sooner.
+        drawn_in_vain = self.drawing.committed and why in _NOT_OURS
+        if self._task is not None and not drawn_in_vain:
+            self._task.cancel()
+
+    async def checkpointed(self) -> None:
+        """Returns with the next checkpoint."""
+        self._reports.checkpointed.clear()
+        await self._reports.checkpointed.wait()
+
+    async def _run(self) -> str:
+        try:
+            drawn = await self._draw()
+        except NotDrawnError as error:
+            if self._stopped in _NOT_OURS:
+                return await self._drop()
+            if error.problem is not None:
+                return await self._fail(error.problem)
+            return await self._hand_back(blamed=error.blamed)
+        if self._stopped in _NOT_OURS:
+            return await self._drop(drawn)
+        return await self._complete(drawn)
+
+    async def _draw(self) -> Drawn:
+        if self._stopped is not None:
+            raise NotDrawnError
+        self._task = asyncio.create_task(self.drawing.run())
+        try:
+            return await self._task
+        except asyncio.CancelledError:
+            if self._stopped is None:
+                raise
+        if self._stopped is Stop.SILENT:
+            raise self.drawing.server_lost()
+        raise NotDrawnError
+
+    async def _complete(self, drawn: Drawn) -> str:
+        job, tools = self.job, self._tools
+        self.storing = True
+        self.drawing.leave()
+        try:
+            result, files = _read(drawn)
+            began = time.monotonic()
+            pictures = await persist(
+                lambda: tools.results.store_pictures(job, files),
+                ResultsUnavailableError,
+                _RESULTS_PATIENCE_S,
+            )
+        except UpstreamError as error:
+            return await self._fail(error.problem())
+        except ResultsUnavailableError:
+            tools.metrics.wasted(job.model, result.device_seconds)
+            return await self._hand_back(blamed=False)
+        tools.metrics.uploaded(job.model, time.monotonic() - began)
+        await self._reports.flush()
+        result = result.model_copy(update={"pictures": pictures})
+        if not await self._kept(lambda: tools.store.end(job, Status.COMPLETED, result=result)):
+            return await self._too_late(drawn, result)
+        ended = self._as_ended(Status.COMPLETED, result)
+        tools.metrics.job_ended(ended)
+        tools.estimator.observe(ended, drawn.together, time.monotonic() - self.began)
+        await self._reports.forget_checkpoint()
+        await tools.cache.keep(job, result)
+        return "completed"
+
+    async def _too_late(self, drawn: Drawn, result: Result) -> str:
+        """The job had its end already, or its lease was lost: nobody will show these pictures."""
+        store, results = self._tools.store, self._tools.results
+        try:
+            kept = (await self._kept(lambda: store.get(self.job.id))).result
+        except UnknownJobError:
+            kept = None
+        if kept is not None and kept.pictures == result.pictures:
+            # The store had taken our word, only its answer was lost on the way.
+            return "completed"
+        files = [key for one in result.pictures for key in (one.key, one.thumbnail) if key]
+        with contextlib.suppress(ResultsUnavailableError):
+            await results.delete(files)
+        return await self._drop(drawn)
+
+    async def _fail(self, problem: dict[str, Any]) -> str:
+        store = self._tools.store
+        if not await self._kept(lambda: store.end(self.job, Status.FAILED, error=problem)):
+            return await self._drop()
+        self._tools.metrics.job_ended(self._as_ended(Status.FAILED))
+        await self._reports.forget_checkpoint()
+        return "failed"
+
+    async def _hand_back(self, *, blamed: bool) -> str:
+        store = self._tools.store
+        back = await self._kept(lambda: store.hand_back(self.job, blamed=blamed))
+        if back is None:
+            return await self._drop()
+        why = "its worker was lost" if blamed else "no fault of its own"
+        logger.info("job %s: handed back at step %d: %s", self.job.id, self.drawing.step, why)
+        if not back.status.ended:
+            return "handed_back"
+        self._tools.metrics.job_ended(back)
+        await self._reports.forget_checkpoint()
+        return "failed"
+
+    async def _drop(self, drawn: Drawn | None = None) -> str:
+        """The job is somebody else's, or nobody's: so is what was drawn of it."""
+        tools = self._tools
+        if drawn is not None:
+            wasted = float(drawn.answer.get("device_seconds", 0.0))
+        else:
+            wasted = tools.estimator.device_seconds(self.job, self.drawing.step)
+        tools.metrics.wasted(self.job.model, wasted)
+        if self._stopped is Stop.CANCELLED:
+            await self._reports.forget_checkpoint()
+            return "cancelled"
+        return "lost"
+
+    def _as_ended(self, status: Status, result: Result | None = None) -> Job:
+        update = {"status": status, "result": result, "ended_at": time.time()}
+        return self.job.model_copy(update=update)
+
+    async def _kept(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Tries until the store answers: what it is told must not be lost."""
+        return await persist(call, StoreUnavailableError, _STORE_PATIENCE_S)
+
+
+def _checkpoint_every(job: Job, tools: Tools) -> int:
+    """Steps between checkpoints: as the settings say, or more where steps are quick."""
+    least = tools.settings.checkpoint_every
+    step_s = tools.estimator.step_seconds(job)
+    return max(least, math.ceil(_CHECKPOINT_S / step_s)) if least and step_s else least
+
+
+def _read(drawn: Drawn) -> tuple[Result, list[StoredFile]]:
+    """The result that an answer makes, and its image files; `UpstreamError` for what is none."""
+    answer = drawn.answer
+    try:
+        files = [
+            StoredFile(b64decode(image), _MEDIA_TYPES[answer["output_format"]], seed, flagged)
+            for image, seed, flagged in zip(
+                answer["images"], answer["seeds"], answer["flagged"], strict=True
+            )
+        ]
+        result = Result(
+            pictures=(),
+            identity=answer["identity"],
+            runtime_identity=drawn.registration.runtime_identity,
+            scheduler=answer["scheduler"],
+            prompt_truncated=answer["prompt_truncated"],
+            timings=answer["timings"],
+            device_seconds=answer["device_seconds"],
+            endpoint=drawn.registration.label,
+        )
+    except (KeyError, ValueError, TypeError):
+        raise UpstreamError("the model server answered what is no picture") from None
+    return result, files
