@@ -157,12 +157,12 @@ lint: install-dev ## Check style, imports, dependencies, shell and YAML
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/lint-imports
-	@.venv/bin/deptry core gateway handlers scripts
+	@.venv/bin/deptry core costs gateway handlers scripts
 	@.venv/bin/shellcheck .ci/run
 	@.venv/bin/yamllint --strict config
 
 type: install-dev ## Check types
-	@.venv/bin/mypy core gateway handlers scripts
+	@.venv/bin/mypy core costs gateway handlers scripts
 
 test: install-dev ## Run the tests but the long ones
 	@.venv/bin/pytest -m "not full"

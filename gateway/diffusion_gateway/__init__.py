@@ -1,1 +1,1 @@
-"""The job gateway: submit, watch, cancel, keep. Imports core, never torch."""
+"""The job gateway: submit, watch, cancel, keep. Imports core and costs, never torch."""

@@ -1,0 +1,1 @@
+"""What pictures cost: prices, device-seconds, tags, budgets, bills, reports. Imports core only."""
