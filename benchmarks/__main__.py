@@ -26,6 +26,7 @@ from benchmarks import (
     request_cpu,
     served,
     start,
+    waking,
 )
 from benchmarks.bench import Bench
 from benchmarks.models import NAMES, WORK
@@ -40,6 +41,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "start": start.measure,
     "checkpoint": checkpoints.measure,
     "gateway": gateway.measure,
+    "waking": waking.measure,
     "mixes": mixes.measure,
     "large": mixes.measure_large,
 }

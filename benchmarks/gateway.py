@@ -137,6 +137,7 @@ def _crowd(bench: Bench, server: TorchServe) -> dict[str, Any]:
     name = build(server.store, model, mode="classic", rows=2, batch=1, threads=bench.threads)
     server.register(name)
     waiting, watchers = bench.scaled(_WAITING, 50), bench.scaled(_WATCHERS, 10)
+    last = bench.scaled(_LAST, 20)
     settings = {
         "role": "api",
         "max_waiting": 2 * waiting + watchers,
@@ -146,25 +147,25 @@ def _crowd(bench: Bench, server: TorchServe) -> dict[str, Any]:
     }
     with GatewayProcess(server, **settings) as gateway:
         through = Through(gateway.url, _SUBMITTERS)
-        requests = asked(model, [_STEPS] * (waiting + _LAST))
+        requests = asked(model, [_STEPS] * (waiting + last))
         _submit(through, requests[:_SUBMITTERS])
         empty = gateway.memory_bytes()
         bench.say(f"{waiting} submissions")
         _submit(through, requests[_SUBMITTERS:waiting])
         full = gateway.memory_bytes()
-        bench.say(f"{_LAST} more with {waiting} waiting")
+        bench.say(f"{last} more with {waiting} waiting")
         before = gateway.cpu_seconds()
         begun = time.perf_counter()
         seconds = _submit(through, requests[waiting:])
         taken = time.perf_counter() - begun
-        cpu = 1000 * (gateway.cpu_seconds() - before) / _LAST
+        cpu = 1000 * (gateway.cpu_seconds() - before) / last
         bench.say(f"{watchers} watchers")
         found = asyncio.run(_watch(gateway, through, asked(model, [_STEPS])[0], watchers))
     server.unregister(name)
     return {
         "waiting": waiting,
         "bytes_a_waiting_job": (full - empty) / waiting,
-        "submissions_a_second": _LAST / taken,
+        "submissions_a_second": last / taken,
         "submission_p99_s": percentile(seconds, 0.99),
         "submission_cpu_ms": cpu,
         "watchers": found,

@@ -201,6 +201,16 @@ def _gateway(found: dict[str, Any]) -> Iterator[Row]:
     )
 
 
+def _waking(found: dict[str, Any]) -> Iterator[Row]:
+    for name, one in found.items():
+        yield Row(
+            f"from a job for a model without workers to its picture: {name}",
+            "reported",
+            f"{spread(one['asleep_s'], 1)} s; awake {spread(one['awake_s'], 2)} s",
+            None,
+        )
+
+
 _LINES = {
     "served": _served,
     "request": _request,
@@ -210,4 +220,5 @@ _LINES = {
     "start": _start,
     "checkpoint": _checkpoint,
     "gateway": _gateway,
+    "waking": _waking,
 }

@@ -84,8 +84,9 @@ class Maintenance:
         self._count_ended(await self._store.overdue(time.time()))
 
     async def promote(self) -> None:
-        """Puts jobs ahead that are close to their deadline."""
-        await self._store.promote(time.time(), self._settings.urgent_slack_s)
+        """Puts jobs ahead that are close to their deadline, or starve behind urgent ones."""
+        settings = self._settings
+        await self._store.promote(time.time(), settings.urgent_slack_s, settings.starving_after_s)
 
     async def expire(self) -> None:
         """Forgets jobs some time after their end. Their pictures live longer, by links that go past

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 2048
 _CLOSING_S = 3.0
 """Of `drain_s`, kept to end connections in; a third of it where there is little."""
+_WATCHER_MAY_SAY = 1 << 16
+"""Bytes of a message from a WebSocket's client."""
 _KEEP_ALIVE_S = 75
 """Above the 60 s that load balancers keep idle connections: they must be the ones to close them."""
 
@@ -42,7 +44,7 @@ LOGGING: dict[str, Any] = {
 
 def run(settings: GatewaySettings, pid_file: Path) -> None:
     """Serves until a signal ends it; `ConfigError` for what keeps it from starting."""
-    listening = _listen(settings)
+    listening = listen(settings)
     logging.config.dictConfig(LOGGING)
     try:
         asyncio.run(_serve(Gateway.of(settings), listening, pid_file))
@@ -61,9 +63,12 @@ async def _serve(gateway: Gateway, listening: socket.socket, pid_file: Path) -> 
             pid_file.unlink(missing_ok=True)
 
 
-def _listen(settings: GatewaySettings) -> socket.socket:
+def listen(settings: GatewaySettings) -> socket.socket:
+    """The socket that the gateway answers at; `ConfigError` where it cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named: only then asyncio turns Nagle's algorithm off for what it accepts, and
+    # an answer in two pieces does not wait 40 ms for the first one's acknowledgement.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
@@ -93,6 +98,8 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 ws_per_message_deflate=False,
+                # Watchers listen; what they may say is a pong.
+                ws_max_size=_WATCHER_MAY_SAY,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=max(1, round(self._closing_s)),
             )

@@ -95,6 +95,8 @@ class GatewaySettings(BaseModel):
     """Denoising steps between checkpoints, where a model can give them; 0: none."""
     urgent_slack_s: Seconds = 30.0
     """A job is urgent when its deadline is less than this beyond its estimated end."""
+    starving_after_s: Seconds = 60.0
+    """A job that has waited so long behind urgent ones joins them, one of a tenant at a time."""
     drain_s: Seconds = 25.0
     idle_after_s: float = Field(0.0, ge=0)
     """A model without jobs for so long goes to zero workers; 0: never."""

@@ -25,6 +25,8 @@ from diffusion_gateway.stores.store import Delivery, JobStore, Position
 
 KEY = {"i": "one key"}
 ERROR = ModelError("the pipeline failed").problem()
+NEVER = 1e9
+"""Seconds after which jobs starve, where that is not what is tried."""
 TOLD = Webhook(url="https://example.org/", events=("completed",))
 
 
@@ -240,21 +242,44 @@ class EndContract:
     async def test_what_is_nearly_due_becomes_urgent(self, store: JobStore) -> None:
         far = await submit(store, deadline=500.0)
         near = await submit(store, deadline=120.0, lane=Lane.LOW)
-        assert await store.promote(100.0, 20.0) == 0
-        assert await store.promote(100.0, 20.1) == 1
-        assert await store.promote(100.0, 20.1) == 0
+        assert await store.promote(100.0, 20.0, NEVER) == 0
+        assert await store.promote(100.0, 20.1, NEVER) == 1
+        assert await store.promote(100.0, 20.1, NEVER) == 0
         found = await store.get(near.id)
         assert (found.lane, found.priority) == (Lane.URGENT, Priority.NORMAL)
         assert await store.position(far) == Position(1, WORK)
         assert await drained(store) == [near.id, far.id]
-        assert await store.promote(1000.0, 20.0) == 0
+        assert await store.promote(1000.0, 20.0, NEVER) == 0
 
     async def test_a_follower_that_is_nearly_due(self, store: JobStore) -> None:
         first = await submit(store, cache_keys=KEY)
         follower = await submit(store, cache_keys=KEY, deadline=100.0)
-        assert await store.promote(90.0, 20.0) == 1
+        assert await store.promote(90.0, 20.0, NEVER) == 1
         assert (await store.get(first.id)).lane is Lane.URGENT
         assert (await store.get(follower.id)).follows == first.id
+
+    async def test_urgent_jobs_of_one_tenant_starve_no_other(self, store: JobStore) -> None:
+        for _ in range(20):
+            await submit(store, tenant="flood", lane=Lane.URGENT, submitted_at=1.0)
+        own = await submit(store, tenant="flood", submitted_at=1.0)
+        patient = [await submit(store, tenant="patient", submitted_at=1.0) for _ in range(3)]
+        low = await submit(store, tenant="low", lane=Lane.LOW, submitted_at=1.0)
+        fresh = await submit(store, tenant="fresh", submitted_at=90.0)
+        # One of each tenant that has had nothing of the urgent lane; and again once that was used.
+        assert await store.promote(100.0, 1.0, 60.0) == 2
+        assert await store.promote(100.0, 1.0, 60.0) == 0
+        lanes = [(await store.get(each.id)).lane for each in (own, *patient, low, fresh)]
+        assert lanes == [Lane.NORMAL, Lane.URGENT, Lane.NORMAL, Lane.NORMAL, Lane.URGENT, 2]
+        taken = [await claim(store) for _ in range(4)]
+        assert {patient[0].id, low.id} < {each.id for each in taken}
+        assert await store.promote(100.0, 1.0, 60.0) == 1
+        assert (await store.get(patient[1].id)).lane is Lane.URGENT
+
+    async def test_nobody_starves_where_nothing_is_urgent(self, store: JobStore) -> None:
+        for _ in range(2):
+            await submit(store, submitted_at=1.0)
+        await submit(store, model="twin", lane=Lane.URGENT)
+        assert await store.promote(100.0, 1.0, 60.0) == 0
 
     async def test_what_is_overdue_fails(self, store: JobStore) -> None:
         late = [await submit(store, deadline=100.0 + index) for index in range(3)]

@@ -48,6 +48,7 @@ class Artist:
 
     Attributes:
         go_on: while cleared, no step is done.
+        until: no step after this one is done.
         takes: while cleared, no job is taken.
         lost: ids of jobs that were cancelled under its hands.
     """
@@ -58,6 +59,7 @@ class Artist:
     takes: threading.Event = field(default_factory=threading.Event)
     lost: list[str] = field(default_factory=list)
     asked: list[Job] = field(default_factory=list)
+    until: int | None = None
 
     def __post_init__(self) -> None:
         self.go_on.set()
@@ -93,7 +95,7 @@ class Artist:
         every = fields.get("preview_every")
         for step in range(1, job.steps + 1):
             await asyncio.sleep(self.step_s)
-            while not self.go_on.is_set():
+            while not self.go_on.is_set() or (self.until and step > self.until):
                 await asyncio.sleep(0.01)
             if await store.renew([job], 60.0):
                 self.lost.append(job.id)

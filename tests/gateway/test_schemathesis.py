@@ -12,35 +12,14 @@ from typing import Any
 import httpx2
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
+from hypothesis import settings
 
 from api_rig import Server, claim, finish, make_gateway, serving
 from diffusion_gateway.api.app import create_app
 from diffusion_gateway.gateway import Gateway
+from schema_rig import CHECKS, PATIENT
 
-_CHECKS = [
-    schemathesis.checks.not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
-
-_QUIET = settings(
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.filter_too_much,
-        HealthCheck.data_too_large,
-        HealthCheck.function_scoped_fixture,
-    ],
-)
+_QUIET = settings(**PATIENT)
 
 _UNBOUNDED: dict[str, Any] = {
     "requests_per_second_per_tenant": 1e6,
@@ -95,7 +74,7 @@ def _try(case: Any, server: Server, known_jobs: list[str]) -> None:
         if not first or ord(first) % 2:
             case.path_parameters["job_id"] = known_jobs[0]
     response = case.call(base_url=server.url, timeout=20)
-    case.validate_response(response, checks=_CHECKS)
+    case.validate_response(response, checks=CHECKS)
 
 
 @schema.parametrize()

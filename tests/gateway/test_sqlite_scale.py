@@ -84,7 +84,8 @@ async def _everything(store: SqliteStore) -> None:
         for number in range(3)
     ]
     await submit(store, lane=Lane.LOW, deadline=2.0)
-    await store.promote(1.0, 2.0)
+    await submit(store, tenant="starving", submitted_at=1.0)
+    await store.promote(1.0, 2.0, -1.0)
     await store.overdue(3.0)
     await store.cancel(family[0].id)
     await store.end(await claim(store), Status.FAILED, error={})

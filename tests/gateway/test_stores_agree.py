@@ -114,7 +114,8 @@ class Mix:
 
     async def upkeep(self) -> None:
         now = self.chance.choice([5.0, 12.0, 15.0])
-        await self.both(lambda store: store.promote(now, 6.0))
+        starving = self.chance.choice([1.0, 1e9])
+        await self.both(lambda store: store.promote(now, 6.0, starving))
         await self.both(lambda store: _sorted(store.overdue(now)))
         if self.chance.random() < 0.1:
             await self.both(lambda store: _sorted(store.reap(time.time() + LATER)))

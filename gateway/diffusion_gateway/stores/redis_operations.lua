@@ -223,7 +223,25 @@ function ops.reap(now, limit, exhausted)
   return views(ids)
 end
 
-function ops.promote(before)
+-- Of each tenant the first job that has waited since before `since` while urgent ones came, and
+-- none of a tenant whose share of the urgent lane is used up.
+local function raise_starving(model, lane, since, limit)
+  local moved, urgent = 0, model .. ':1'
+  for _, member in ipairs(redis.call('ZRANGE', P .. 'queue:' .. model .. lane, 0, limit - 1)) do
+    local id = string.sub(member, 1, 32)
+    local it = job(id)
+    local horizon = tonumber(redis.call('ZSCORE', P .. 'horizons:' .. urgent, it.tenant) or 0)
+    local virtual = tonumber(redis.call('GET', P .. 'virtual:' .. urgent) or 0)
+    if tonumber(it.submitted_at) < since and horizon <= virtual then
+      leave(id, it)
+      place(id, '1')
+      moved = moved + 1
+    end
+  end
+  return moved
+end
+
+function ops.promote(before, since, limit)
   local moved = 0
   even_if_full()
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', '(' .. before)) do
@@ -238,6 +256,12 @@ function ops.promote(before)
       leave(id, it)
       place(id, '1')
       moved = moved + 1
+    end
+  end
+  for _, model in ipairs(redis.call('SMEMBERS', P .. 'models')) do
+    if redis.call('EXISTS', P .. 'queue:' .. model .. ':1') == 1 then
+      moved = moved + raise_starving(model, ':2', tonumber(since), tonumber(limit))
+      moved = moved + raise_starving(model, ':3', tonumber(since), tonumber(limit))
     end
   end
   return moved

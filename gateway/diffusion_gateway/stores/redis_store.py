@@ -25,6 +25,7 @@ from diffusion_gateway.stores.redis_events import RedisListener
 from diffusion_gateway.stores.redis_link import PREFIX, RedisLink
 from diffusion_gateway.stores.redis_views import events_of, job_of, jobs_of, known, result_of
 from diffusion_gateway.stores.store import (
+    PROMOTED,
     Admission,
     Delivery,
     Depth,
@@ -165,8 +166,9 @@ class RedisStore:
             return []
         return await self._all("reap", now, json.dumps(exhausted()))
 
-    async def promote(self, now: float, slack_s: float) -> int:
-        return int(await self._link.call("promote", now + slack_s))
+    async def promote(self, now: float, slack_s: float, starving_after_s: float) -> int:
+        since = now - starving_after_s
+        return int(await self._link.call("promote", now + slack_s, since, PROMOTED))
 
     async def overdue(self, now: float) -> Sequence[Job]:
         error = DeadlineError("the deadline passed while the job waited").problem()

@@ -219,8 +219,13 @@ class SqliteStore(SqliteCache, SqliteKeys):
         late = self._memory.late(now)
         return await self._jobs(lambda table: sqlite_upkeep.reap(table, late)) if late else []
 
-    async def promote(self, now: float, slack_s: float) -> int:
-        return await self._jobs(lambda table: sqlite_upkeep.promote(table, now + slack_s))
+    async def promote(self, now: float, slack_s: float, starving_after_s: float) -> int:
+        before, since = now + slack_s, now - starving_after_s
+        return await self._jobs(
+            lambda table: (
+                sqlite_upkeep.promote(table, before) + sqlite_upkeep.raise_starving(table, since)
+            )
+        )
 
     async def overdue(self, now: float) -> Sequence[Job]:
         error = DeadlineError("the deadline passed while the job waited").problem()

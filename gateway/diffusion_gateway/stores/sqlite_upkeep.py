@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from diffusion_gateway.job import Job, Lane, Status
 from diffusion_gateway.stores.sqlite_jobs import JobTable, job_of
-from diffusion_gateway.stores.store import Delivery
+from diffusion_gateway.stores.store import PROMOTED, Delivery
 
 
 def release_all(table: JobTable) -> None:
@@ -40,6 +40,49 @@ def promote(table: JobTable, before: float) -> int:
             # Should it come to draw itself, it is as urgent.
             table.execute("UPDATE jobs SET lane = ? WHERE id = ?", (Lane.URGENT, job_id))
     return moved
+
+
+def raise_starving(table: JobTable, since: float) -> int:
+    """Makes jobs urgent that have waited since before that moment while urgent ones came; of each
+    tenant the first, and none whose share of the urgent lane is used up."""
+    moved = 0
+    for model in _with_urgent(table):
+        for lane in (Lane.NORMAL, Lane.LOW):
+            first = table.execute(
+                "SELECT * FROM jobs WHERE queued = 1 AND model = ? AND lane = ?"
+                " ORDER BY rank, id LIMIT ?",
+                (model, lane, PROMOTED),
+            ).fetchall()
+            for row in first:
+                if row["submitted_at"] < since and not _served(table, model, row["tenant"]):
+                    table.move(row, Lane.URGENT)
+                    moved += 1
+    return moved
+
+
+def _with_urgent(table: JobTable) -> Iterator[str]:
+    """Models of which urgent jobs wait; the index is sought, not walked."""
+    model: str | None = ""
+    while True:
+        query = "SELECT min(model) FROM jobs INDEXED BY queue WHERE queued = 1 AND model > ?"
+        (model,) = table.execute(query, (model,)).fetchone()
+        if model is None:
+            return
+        if table.one(
+            "SELECT 1 FROM jobs WHERE queued = 1 AND model = ? AND lane = ? LIMIT 1",
+            (model, Lane.URGENT),
+        ):
+            yield model
+
+
+def _served(table: JobTable, model: str, tenant: str) -> bool:
+    """Whether a tenant's line in the urgent lane is ahead of that lane's virtual time."""
+    found = table.one(
+        "SELECT 1 FROM horizons LEFT JOIN queues USING (model, lane)"
+        " WHERE model = ? AND lane = ? AND tenant = ? AND horizon > coalesce(virtual_time, 0)",
+        (model, Lane.URGENT, tenant),
+    )
+    return found is not None
 
 
 def overdue(table: JobTable, now: float, error: dict[str, Any]) -> list[Job]:

@@ -15,6 +15,9 @@ from diffusion_gateway.job import Checkpoint, Event, Job, Lane, Result, Status
 
 MAX_ATTEMPTS = 3
 
+PROMOTED = 256
+"""Jobs of a lane that `promote` looks at, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -190,9 +193,14 @@ class JobStore(Protocol):
     async def reap(self, now: float) -> Sequence[Job]:
         """Hands back (blamed) all jobs whose lease has run out; returns them as they are now."""
 
-    async def promote(self, now: float, slack_s: float) -> int:
-        """Moves waiting jobs whose deadline is less than `slack_s` away to Lane.URGENT; how
-        many."""
+    async def promote(self, now: float, slack_s: float, starving_after_s: float) -> int:
+        """Moves waiting jobs whose deadline is less than `slack_s` away to Lane.URGENT; how many.
+
+        So that the urgent jobs of some tenants do not starve the others': where urgent jobs of a
+        model wait, of each tenant whose share of that lane is not used up the job that is next
+        joins them, if it has waited for `starving_after_s`. The `PROMOTED` first of each lane are
+        looked at.
+        """
 
     async def overdue(self, now: float) -> Sequence[Job]:
         """Fails waiting jobs whose deadline has passed (`deadline_exceeded`); returns them."""

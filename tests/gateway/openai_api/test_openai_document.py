@@ -8,25 +8,12 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
+from hypothesis import settings
 
 from api_rig import Server, make_gateway, serving
 from diffusion_gateway.api.app import create_app
 from openai_rig import working
-
-_CHECKS = [
-    schemathesis.checks.not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
+from schema_rig import CHECKS, PATIENT
 
 _UNBOUNDED: dict[str, Any] = {
     "requests_per_second_per_tenant": 1e6,
@@ -46,18 +33,9 @@ schema = schemathesis.openapi.from_dict(create_app(make_gateway(Path("nowhere"))
 
 
 @schema.include(path_regex="^/v1/").parametrize()
-@settings(
-    deadline=None,
-    max_examples=80,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.filter_too_much,
-        HealthCheck.data_too_large,
-        HealthCheck.function_scoped_fixture,
-    ],
-)
+@settings(**PATIENT, max_examples=80)
 def test_the_document_of_openais_api_holds(case: Any, server: Server) -> None:
     if isinstance(case.body, dict):
         # Few would guess the model's name.
         case.body = {**case.body, "model": "emoji"} if "model" in case.body else case.body
-    case.validate_response(case.call(base_url=server.url, timeout=20), checks=_CHECKS)
+    case.validate_response(case.call(base_url=server.url, timeout=20), checks=CHECKS)

@@ -14,12 +14,12 @@ from page_rig import Artist, card, draw
 
 def test_from_a_prompt_to_a_picture_with_progress_and_previews(open_page, artist, server):
     page = open_page()
-    artist.go_on.clear()
+    artist.until = 4
     draw(page)
     shown = card(page)
     expect(shown.get_by_role("progressbar", name="Progress")).to_be_visible()
-    artist.go_on.set()
     expect(shown.get_by_role("img", name=re.compile("Preview after step"))).to_be_visible()
+    artist.until = None
     picture = shown.get_by_role("img", name="red heart")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
