@@ -66,8 +66,8 @@ async def _serve(gateway: Gateway, listening: socket.socket, pid_file: Path) -> 
 def listen(settings: GatewaySettings) -> socket.socket:
     """The socket that the gateway answers at; `ConfigError` where it cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # With the protocol named: only then asyncio turns Nagle's algorithm off for what it accepts, and
-    # an answer in two pieces does not wait 40 ms for the first one's acknowledgement.
+    # With the protocol named: only then asyncio turns Nagle's algorithm off for what it accepts,
+    # and an answer in two pieces does not wait 40 ms until its first one is acknowledged.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
