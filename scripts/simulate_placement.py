@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from diffusion_core.errors import ConfigError
-from scheduling.machines import Prices
+from diffusion_costs.prices import Prices
+from scheduling.machines import Machine
 from scheduling.placements import Placement, placements
 
 ROOT = Path(__file__).resolve().parent.parent
-PRICES = ROOT / "config" / "prices" / "gpus.yaml"
+PRICES = ROOT / "config" / "prices.yaml"
 LOADS = (0.3, 0.5, 0.7)
 
 
@@ -39,8 +41,8 @@ def main(
     """Compare placing jobs by cost with fleets of one kind of machine, on a virtual clock."""
     try:
         table = Prices.read(prices)
-        chosen = table.machines[machine]
-    except (ConfigError, KeyError) as error:
+        chosen = Machine.of(table, machine, datetime.now(UTC))
+    except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
     found = placements(chosen, machines, LOADS, days, seed)
     title = f"{machines} machines ({machine}), prices as of {table.as_of}, indicative"
@@ -54,7 +56,7 @@ def main(
             "machines": machines,
             "days": days,
             "seed": seed,
-            "prices": {"as_of": table.as_of, "source": table.source, **chosen.model_dump()},
+            "prices": {"as_of": str(table.as_of), "source": table.source, **asdict(chosen)},
             "placements": [asdict(one) for one in found],
         }
         text = json.dumps(document, indent=1) + "\n"

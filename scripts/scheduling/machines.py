@@ -1,54 +1,38 @@
-"""What machines cost and draw: a dated table that a person can replace."""
+"""A machine as simulators see it: what it costs and how fast it draws."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from dataclasses import dataclass
+from datetime import datetime
 
 from diffusion_core.errors import ConfigError
-from diffusion_core.validation import first_error
-
-STEPS = 20
-"""Denoising steps of the pictures that `images_per_hour` counts."""
-
-Positive = Annotated[float, Field(gt=0)]
+from diffusion_costs.prices import STEPS, Prices, Purchase
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Machine(_Table):
+@dataclass(frozen=True, slots=True)
+class Machine:
     """Prices by the hour, and pictures of `STEPS` steps in one."""
 
-    on_demand: Positive
-    spot: Positive
-    images_per_hour: Positive
+    on_demand: float
+    spot: float
+    images_per_hour: float
+
+    @classmethod
+    def of(cls, prices: Prices, name: str, at: datetime) -> Machine:
+        """A machine of the table at a moment; `ConfigError` where the table does not say all."""
+        by_purchase = {
+            purchase: float(prices.hourly(name, purchase, at).amount)
+            for purchase in (Purchase.ON_DEMAND, Purchase.SPOT)
+        }
+        images = prices.machines[name].images_per_hour
+        if images is None:
+            raise ConfigError(
+                f"machines.{name}: has no images_per_hour",
+                field=f"machines.{name}.images_per_hour",
+            )
+        return cls(**by_purchase, images_per_hour=images)
 
     @property
     def step_seconds(self) -> float:
         """Seconds of one denoising step."""
         return 3600 / self.images_per_hour / STEPS
-
-
-class Prices(_Table):
-    """All machines of a table, as of a day (YYYY-MM-DD)."""
-
-    as_of: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
-    currency: str
-    source: str
-    machines: dict[str, Machine]
-
-    @classmethod
-    def read(cls, path: Path) -> Prices:
-        """The table in the file at `path`; `ConfigError` where it is none."""
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from None
-        except ValidationError as error:
-            field, message, _, _ = first_error(error)
-            raise ConfigError(f"{path}: {field}: {message}", field=field) from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from diffusion_core.errors import ConfigError
+from diffusion_costs.prices import Prices
 from scheduling.fleets import Fleet
-from scheduling.machines import Machine, Prices
+from scheduling.machines import Machine
 from scheduling.placements import Placement, placements
 from scheduling.spot import Absence, Request, absences, requests
 
@@ -16,17 +18,17 @@ ROOT = Path(__file__).parents[2]
 STEP = 0.3
 
 
-def test_the_shipped_table_is_dated_and_marked_as_indicative() -> None:
-    prices = Prices.read(ROOT / "config" / "prices" / "gpus.yaml")
-    assert "indicative" in prices.source
-    assert prices.machines["a10g"].step_seconds == pytest.approx(0.3)
-    assert all(one.spot < one.on_demand for one in prices.machines.values())
+def test_a_machine_comes_from_the_price_table() -> None:
+    prices = Prices.read(ROOT / "config" / "prices.yaml")
+    machine = Machine.of(prices, "a10g", datetime(2026, 11, 22, tzinfo=UTC))
+    assert (machine.on_demand, machine.spot) == (1.0, 0.35)
+    assert machine.step_seconds == pytest.approx(0.3)
 
 
-def test_a_table_with_unknown_keys_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "prices.yaml").write_text("as_of: '2026-01-01'\ncurrency: USD\nprize: 3\n")
-    with pytest.raises(ConfigError):
-        Prices.read(tmp_path / "prices.yaml")
+def test_a_machine_whose_speed_nobody_wrote_down_cannot_be_simulated() -> None:
+    prices = Prices.read(ROOT / "config" / "prices.yaml")
+    with pytest.raises(ConfigError, match="machines.cpu-2: has no images_per_hour"):
+        Machine.of(prices, "cpu-2", datetime(2026, 11, 22, tzinfo=UTC))
 
 
 def test_a_job_that_loses_its_machine_goes_on_from_its_checkpoint() -> None:
