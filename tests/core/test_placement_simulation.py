@@ -27,7 +27,7 @@ def test_a_machine_comes_from_the_price_table() -> None:
 
 def test_a_machine_whose_speed_nobody_wrote_down_cannot_be_simulated() -> None:
     prices = Prices.read(ROOT / "config" / "prices.yaml")
-    with pytest.raises(ConfigError, match="machines.cpu-2: has no images_per_hour"):
+    with pytest.raises(ConfigError, match=r"machines\.cpu-2: has no images_per_hour"):
         Machine.of(prices, "cpu-2", datetime(2026, 11, 22, tzinfo=UTC))
 
 
