@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field, model_validator
 
-from diffusion_costs.bills.calendar import Calendar
+from diffusion_costs.calendar import Calendar
 from diffusion_costs.documents import Currency, Document, read_document
 from diffusion_costs.money import Money
 from diffusion_costs.prices import Above

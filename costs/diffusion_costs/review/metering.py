@@ -1,0 +1,162 @@
+"""What devices and requests did on each day: three tables in CSV, in one folder."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import date
+from pathlib import Path
+from typing import Any, TypeVar
+
+BUCKETS = ("used", "cancelled", "failed", "repeated", "lost")
+"""Where attributed time goes; what is held beyond it is idle. Only `used` is a completed
+request's."""
+
+
+class MeteringError(Exception):
+    """A metering table cannot be read; the message names file, line and column."""
+
+
+@dataclass(frozen=True)
+class Charged:
+    """Device-seconds of a day that requests took; `_service` is charged what nobody asked for."""
+
+    day: date
+    model: str
+    tenant: str
+    bucket: str
+    device_seconds: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """Device-seconds of a day for which machines were held, used or not."""
+
+    day: date
+    machine: str
+    purchase: str
+    device_seconds: float
+
+
+@dataclass(frozen=True)
+class Served:
+    """Requests of a day that were completed, and how long they took as clients see it."""
+
+    day: date
+    model: str
+    requests: int
+    images: int
+    median_s: float
+    p99_s: float
+
+
+@dataclass(frozen=True)
+class Meters:
+    """All three tables."""
+
+    charged: tuple[Charged, ...] = ()
+    held: tuple[Held, ...] = ()
+    served: tuple[Served, ...] = ()
+
+    def between(self, first: date, last: date) -> Meters:
+        """What they hold of the days `first` to `last`, both with."""
+        return Meters(
+            tuple(row for row in self.charged if first <= row.day <= last),
+            tuple(row for row in self.held if first <= row.day <= last),
+            tuple(row for row in self.served if first <= row.day <= last),
+        )
+
+
+Row = TypeVar("Row", Charged, Held, Served)
+
+FILES: dict[str, type[Charged] | type[Held] | type[Served]] = {
+    "charged.csv": Charged,
+    "held.csv": Held,
+    "served.csv": Served,
+}
+
+
+def read_meters(folder: Path) -> Meters:
+    """The tables in `folder`; raises `MeteringError`."""
+    return Meters(
+        tuple(_read(folder / "charged.csv", Charged)),
+        tuple(_read(folder / "held.csv", Held)),
+        tuple(_read(folder / "served.csv", Served)),
+    )
+
+
+def write_meters(folder: Path, meters: Meters) -> None:
+    """Writes the tables that `read_meters` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables: tuple[Sequence[Any], ...] = (meters.charged, meters.held, meters.served)
+    for (name, kind), rows in zip(FILES.items(), tables, strict=True):
+        names = [field.name for field in fields(kind)]
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(names)
+            writer.writerows([getattr(row, name) for name in names] for row in rows)
+
+
+def seconds(rows: Iterable[Charged] | Iterable[Held]) -> float:
+    """The device-seconds of `rows` together."""
+    return sum(row.device_seconds for row in rows)
+
+
+def _amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+def _bucket(text: str) -> str:
+    if text not in BUCKETS:
+        raise ValueError(text)
+    return text
+
+
+_PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "day": (date.fromisoformat, "a date, YYYY-MM-DD"),
+    "bucket": (_bucket, f"one of {', '.join(BUCKETS)}"),
+    "device_seconds": (_amount, "a number from 0"),
+    "median_s": (_amount, "a number from 0"),
+    "p99_s": (_amount, "a number from 0"),
+    "requests": (_count, "a whole number from 0"),
+    "images": (_count, "a whole number from 0"),
+}
+
+
+def _read(path: Path, kind: type[Row]) -> Iterator[Row]:
+    names = [field.name for field in fields(kind)]
+    for where, row in _lines(path, names):
+        values: dict[str, Any] = {}
+        for name in names:
+            parse, what = _PARSERS.get(name, (str, "text"))
+            try:
+                values[name] = parse(row[name])
+            except ValueError:
+                raise MeteringError(f"{where}: {name} must be {what}") from None
+        yield kind(**values)
+
+
+def _lines(path: Path, names: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, restkey="")
+            if sorted(reader.fieldnames or ()) != sorted(names):
+                raise MeteringError(f"{path}: its columns must be {', '.join(names)}")
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                if "" in row or None in row.values():
+                    raise MeteringError(f"{where}: must have {len(names)} fields")
+                yield where, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MeteringError(f"{path}: cannot be read: {error}") from None
