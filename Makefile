@@ -32,6 +32,11 @@ RESULTS_URL ?=
 GATEWAY_PORT ?=
 TENANT ?=
 REVOKE ?=
+# For make report: whom to ask, and about which time.
+PROMETHEUS ?=
+FROM ?=
+TO ?=
+SAMPLE ?=
 
 export TORCH_INDEX
 RUN := .venv/bin/python
@@ -50,7 +55,7 @@ export PROMPT_VALUE
 
 KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT STEPS SEED OUT PORT \
 	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS VARIANT PIPELINE_CONFIG ALLOW_PICKLE \
-	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE
+	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE PROMETHEUS FROM TO SAMPLE
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -59,7 +64,8 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo archive inspect profile serve stop status logs image scale batch \
-	register unregister update metrics describe up down keys lint type test test-full bench clean python
+	register unregister update metrics describe up down keys dashboards report \
+	lint type test test-full bench clean python
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -152,6 +158,16 @@ keys: python ## List API keys, make one for TENANT=, or end REVOKE=<key id>; RED
 	@$(PYTHON) scripts/install.py gateway
 	@$(RUN) scripts/gateway.py keys $(call option,--tenant,TENANT) $(call option,--revoke,REVOKE) \
 		$(call option,--redis-url,REDIS_URL)
+
+dashboards: python ## Write Grafana's dashboards anew from scripts/dashboards
+	@$(PYTHON) scripts/install.py dashboards
+	@$(RUN) scripts/write_dashboards.py
+
+report: python ## Draw the dashboards: a page and PNGs; PROMETHEUS=<url>, FROM=, TO=, SAMPLE=1, OUT=<folder>
+	@$(PYTHON) scripts/install.py report
+	@$(RUN) scripts/report.py draw $(call option,--prometheus,PROMETHEUS) $(call option,--from,FROM) \
+		$(call option,--to,TO) $(call option,--out,OUT) \
+		$(if $(filter 1 yes true,$(SAMPLE)),--sample config/grafana/sample.json,$(call option,--sample,SAMPLE))
 
 lint: install-dev ## Check style, imports, dependencies, shell and YAML
 	@.venv/bin/ruff check .

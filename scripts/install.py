@@ -22,6 +22,12 @@ PYTHON = VENV / "bin" / "python"
 CPU_GB = 3
 CUDA_GB = 12
 
+# Extras that hold others, as setup.cfg has them.
+BRINGS = {
+    "dev": {"gateway", "dashboards", "report", "tracing"},
+    "bench": {"gateway", "report"},
+}
+
 
 def main() -> None:
     """Installs the extras named on the command line, unless just these are installed already."""
@@ -40,9 +46,8 @@ def main() -> None:
 def covers(stamp: Path, extras: list[str], wanted: str) -> bool:
     """Whether `stamp` says that these extras, at least, are installed and of today's versions."""
     installed = set(stamp.name.split("-"))
-    # setup.cfg's dev and bench bring the gateway's packages.
-    if installed & {"dev", "bench"}:
-        installed.add("gateway")
+    for extra in tuple(installed):
+        installed |= BRINGS.get(extra, set())
     return set(extras) <= installed and stamp.read_text() == wanted
 
 

@@ -1,0 +1,1 @@
+"""Dashboards as code: what they show, and the files that Grafana reads."""

@@ -1,0 +1,1 @@
+"""The dashboards on paper: what Prometheus answers, drawn and put on one page."""
