@@ -22,7 +22,9 @@ class EventStream:
 
     Args:
         wire: server-sent events (WHATWG HTML, 9.2) or one JSON document a line.
-        wake: called after each event, from the thread that put it.
+        wake: called, from the thread that put it, after each event but progress: steps may come a
+            hundred times a second, each turn of a server costs milliseconds of a CPU, and the next
+            one tells them all.
     """
 
     def __init__(self, wire: Wire, wake: Callable[[], None]) -> None:
@@ -41,7 +43,8 @@ class EventStream:
             self._number += 1
             self._waiting.append(self._encode(kind, document))
             self.finished = kind in _LAST
-        self._wake()
+        if kind != "progress":
+            self._wake()
 
     def take(self) -> tuple[bytes, bool]:
         """The events that came since the last call, and whether they were the last."""

@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_core.errors import DeadlineError
 from diffusion_engine.answers import Answer, Wanted
-from diffusion_engine.events import Wire
+from diffusion_engine.events import EventStream, Wire
 from diffusion_engine.flights import Flights
 from diffusion_engine.pending import Pending, answered, refuse
 
@@ -42,6 +42,18 @@ def test_what_is_not_ready_is_not_answered(flights: Flights) -> None:
     flights.add("a", streaming(flights))
     assert flights.take("a") is None
     assert "a" in flights
+
+
+def test_steps_are_told_with_the_turn_and_previews_at_once() -> None:
+    woken: list[str] = []
+    stream = EventStream("ndjson", lambda: woken.append("woken"))
+    for step in range(3):
+        stream.put("progress", {"step": step})
+    assert not woken
+    assert stream.take()[0].count(b"\n") == 3
+    for number, kind in enumerate(("preview", "checkpoint", "completed"), 1):
+        stream.put(kind, {})
+        assert len(woken) == number
 
 
 def test_a_stream_goes_out_in_parts(flights: Flights) -> None:
@@ -123,7 +135,7 @@ def test_an_event_ends_a_wait(flights: Flights) -> None:
     pending = streaming(flights)
     flights.add("a", pending)
     assert pending.stream is not None
-    pending.stream.put("progress", {"step": 1})
+    pending.stream.put("preview", {"step": 1})
     started = time.monotonic()
     flights.wait(30)
     assert time.monotonic() - started < 10

@@ -130,7 +130,7 @@ async def persistently(client: httpx2.AsyncClient, method: str, path: str, **mor
             answer = await client.request(method, path, **more)
             if answer.is_success:
                 return answer.json()
-            assert answer.status_code in (404, 503), answer.text
+            assert answer.status_code in (404, 429, 503), answer.text
         await asyncio.sleep(0.3)
 
 
