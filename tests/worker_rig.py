@@ -67,6 +67,11 @@ class Rig:
                     return found
                 await asyncio.sleep(0.02)
 
+    async def rest_of_attempts(self) -> None:
+        """Returns when the worker has nothing in hand: an attempt ends a little after its job."""
+        while self.worker.attempts:
+            await asyncio.sleep(0.01)
+
     async def until(self, job: Job, step: int) -> Job:
         """The job once so many steps were told."""
         async with asyncio.timeout(20):

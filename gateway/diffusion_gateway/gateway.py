@@ -12,6 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from diffusion_core.tracing import Traces, open_traces
 from diffusion_gateway.api.documents import Documents
 from diffusion_gateway.estimates import Estimator
 from diffusion_gateway.intake import Intake, Parts
@@ -60,6 +61,7 @@ class Gateway:
     loops: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     webhooks: Webhooks | None = None
     worker: Worker | None = None
+    traces: Traces = field(default_factory=Traces)
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class Gateway:
                 tenants=self.tenants,
                 waits=Waits(self.store, self.estimator),
                 metrics=self.metrics,
+                traces=self.traces,
             )
         )
         self._open = AsyncExitStack()
@@ -98,6 +101,7 @@ class Gateway:
             estimator=Estimator(store, catalog),
             cache=ResponseCache(store, results, settings, metrics),
             metrics=metrics,
+            traces=open_traces(settings.traces, "diffusion-gateway"),
         )
         gateway.webhooks = Webhooks(settings, store, gateway.document, metrics)
         gateway.loops = {
@@ -123,6 +127,8 @@ class Gateway:
 
     async def __aenter__(self) -> Gateway:
         async with AsyncExitStack() as opening:
+            # It waits for a collector that may not answer.
+            opening.push_async_callback(asyncio.to_thread, self.traces.close)
             await self.store.open()
             opening.push_async_callback(self.store.close)
             await self.results.open()

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from diffusion_core.errors import InvalidFieldError, OverloadedError, ServingError
 from diffusion_core.identity import digest
 from diffusion_core.request import GenerationRequest
+from diffusion_core.tracing import Traces
 from diffusion_gateway.errors import (
     QueueFullError,
     ResultsUnavailableError,
@@ -63,6 +64,7 @@ class Parts:
     tenants: Tenants
     waits: Waits
     metrics: Metrics
+    traces: Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Intake:
         *,
         form: bool = False,
         idempotency_key: str | None = None,
+        traceparent: str | None = None,
     ) -> Submitted:
         """Validates, draws a seed if none was named, looks into the cache, keeps and queues.
 
@@ -99,12 +102,26 @@ class Intake:
         Args:
             fields: the request's fields and the gateway's own (`JobOptions`), from JSON or, if
                 `form`, as text and files' bytes.
+            traceparent: the client's span, if it came with one.
 
         Raises:
             InvalidFieldError, UnknownModelError, IdempotencyConflictError, QueueFullError,
             TooManyJobsError, OverloadedError (a deadline that cannot be met),
             StoreUnavailableError, ResultsUnavailableError.
         """
+        with self._parts.traces.span("accept", traceparent) as span:
+            draft = await self._read(fields, tenant, form=form)
+            changes = {"idempotency_key": idempotency_key, "traceparent": span.traceparent}
+            job = draft.job.model_copy(update=changes)
+            submitted = await self._keep(replace(draft, job=job), tenant)
+            job = submitted.job
+            cached = job.result is not None and job.result.cached
+            span.note(job=job.id, model=job.model, repeated=not submitted.created, cached=cached)
+        if submitted.created:
+            self._parts.metrics.job_accepted(job.model)
+        return submitted
+
+    async def _read(self, fields: Mapping[str, Any], tenant: Tenant, *, form: bool) -> _Draft:
         options, asked = split(fields, form=form)
         self._check_webhook(options)
         model = self._model(options.model)
@@ -113,11 +130,7 @@ class Intake:
         else:
             request, body = _read(model, asked, fields, form)
         draft = self._draft(model, request, options, tenant)
-        job = draft.job.model_copy(update={"idempotency_key": idempotency_key, "body_digest": body})
-        submitted = await self._keep(replace(draft, job=job), tenant)
-        if submitted.created:
-            self._parts.metrics.job_accepted(job.model)
-        return submitted
+        return replace(draft, job=draft.job.model_copy(update={"body_digest": body}))
 
     def _model(self, name: str | None) -> ServedModel:
         if name is not None:

@@ -114,6 +114,7 @@ class Job(_Record):
             all.
         follows: the job whose generation this one shares.
         body_digest: of what the client sent, to tell a repeated submission from another one.
+        traceparent: the span that accepted it, which its further ones are below.
     """
 
     id: str
@@ -131,6 +132,7 @@ class Job(_Record):
     webhook: Webhook | None = None
     idempotency_key: str | None = None
     body_digest: str = ""
+    traceparent: str | None = None
     cache_keys: dict[str, str] = Field(default_factory=dict)
     follows: str | None = None
 

@@ -105,6 +105,9 @@ class GatewaySettings(BaseModel):
     spot_notices: Literal["none", "aws", "gcp", "azure"] = "none"
 
     # Telling others.
+    traces: str | None = None
+    """Where spans go: console:, file:PATH or the address of an OpenTelemetry collector; None: no
+    spans."""
     webhook_secret: str | None = None
     webhook_private_addresses: bool = False
     webhook_timeout_s: Seconds = 10.0

@@ -52,6 +52,7 @@ class Asked:
     fields: dict[str, Any]
     streams: bool
     writer: asyncio.StreamWriter
+    traceparent: str | None = None
     _begun: bool = False
 
     async def send(self, kind: str, **document: Any) -> None:
@@ -277,7 +278,7 @@ class FakeTorchServe:
             await _respond(writer, 200, description(model))
             return
         streams = "ndjson" in headers.get("accept", "")
-        asked = Asked(model.name, fields, streams, writer)
+        asked = Asked(model.name, fields, streams, writer, headers.get("traceparent"))
         self.asked.append(asked)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from diffusion_core.errors import InvalidFieldError, OverloadedError
+from diffusion_core.tracing import HEADER
 from diffusion_gateway.api.auth import Reader, Submitter, gateway_of, own_job
 from diffusion_gateway.api.bodies import no_parameters, read_fields
 from diffusion_gateway.api.documents import Documents, base_of
@@ -83,7 +84,13 @@ async def generate(
     wait_s = _wait_of(prefer)
     fields, form = await read_fields(request)
     gateway = gateway_of(request)
-    submitted = await gateway.intake.accept(fields, tenant, form=form, idempotency_key=key)
+    submitted = await gateway.intake.accept(
+        fields,
+        tenant,
+        form=form,
+        idempotency_key=key,
+        traceparent=request.headers.get(HEADER),
+    )
     job = submitted.job
     told = {}
     if not submitted.created:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from diffusion_core.errors import InvalidFieldError, MalformedBodyError
+from diffusion_core.tracing import HEADER
 from diffusion_gateway.api.auth import Submitter, gateway_of, reader
 from diffusion_gateway.api.bodies import no_parameters, read_fields
 from diffusion_gateway.api.documents import Documents, base_of
@@ -154,7 +155,11 @@ async def _drawn(
         held.enter_context(gateway.watchers.place(tenant.name, transport))
         try:
             submitted = await gateway.intake.accept(
-                fields, tenant, form=asked.form, idempotency_key=key
+                fields,
+                tenant,
+                form=asked.form,
+                idempotency_key=key,
+                traceparent=request.headers.get(HEADER),
             )
         except InvalidFieldError as error:
             raise in_their_words(error) from None

@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 from pydantic import TypeAdapter, ValidationError
 
+from diffusion_core.tracing import HEADER
 from diffusion_gateway.errors import UpstreamError
 from diffusion_gateway.settings import EndpointSettings
 from diffusion_gateway.upstream.tokens import Kind, Tokens
@@ -162,21 +163,27 @@ class TorchServe:
         params = {"min_worker": str(workers), "max_worker": str(workers), "synchronous": "false"}
         await self._manage("PUT", f"/models/{name}", params)
 
-    async def predict(self, name: str, fields: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    async def predict(
+        self, name: str, fields: dict[str, Any], timeout_s: float, traceparent: str | None = None
+    ) -> dict[str, Any]:
         """The answer to a request; `timeout_s` is the longest silence."""
         url = f"{self.inference}/predictions/{name}"
-        return _parsed(await self._send("inference", "POST", url, body=fields, timeout_s=timeout_s))
+        response = await self._open(
+            "inference", "POST", url, fields, timeout_s, _tracing(traceparent)
+        )
+        return _parsed(await _read(response))
 
     @asynccontextmanager
     async def stream(
-        self, name: str, fields: dict[str, Any], timeout_s: float
+        self, name: str, fields: dict[str, Any], timeout_s: float, traceparent: str | None = None
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """A request's events: progress, preview, checkpoint, then completed or error.
 
         Leaving the block early closes the connection, which ends the request on the model's side.
         """
         url = f"{self.inference}/predictions/{name}"
-        response = await self._open("inference", "POST", url, fields, timeout_s, {"Accept": LINES})
+        headers = {"Accept": LINES, **_tracing(traceparent)}
+        response = await self._open("inference", "POST", url, fields, timeout_s, headers)
         try:
             async with aclosing(_events(response)) as events:
                 yield events
@@ -200,13 +207,9 @@ class TorchServe:
         params: dict[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> bytes:
-        response = await self._open(kind, method, url, body, timeout_s or _CALL_S, {}, params)
-        try:
-            return await response.aread()
-        except httpx2.TransportError as error:
-            raise _lost(error) from None
-        finally:
-            await response.aclose()
+        return await _read(
+            await self._open(kind, method, url, body, timeout_s or _CALL_S, {}, params)
+        )
 
     async def _open(
         self,
@@ -244,6 +247,19 @@ class TorchServe:
                 break
             key = await self._tokens.replace(kind, key)
         raise AnswerError.of(response.status_code, said, response.headers.get("Retry-After"))
+
+
+async def _read(response: httpx2.Response) -> bytes:
+    try:
+        return await response.aread()
+    except httpx2.TransportError as error:
+        raise _lost(error) from None
+    finally:
+        await response.aclose()
+
+
+def _tracing(traceparent: str | None) -> dict[str, str]:
+    return {} if traceparent is None else {HEADER: traceparent}
 
 
 async def _events(response: httpx2.Response) -> AsyncGenerator[dict[str, Any], None]:

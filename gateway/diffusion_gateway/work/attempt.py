@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from diffusion_core.tracing import Span, Traces
 from diffusion_gateway.errors import (
     ResultsUnavailableError,
     StoreUnavailableError,
@@ -64,6 +65,7 @@ class Tools:
     webhooks: Webhooks | None
     choose: Callable[[Job], Registration | None]
     losses: Losses
+    traces: Traces
 
 
 class Stop(StrEnum):
@@ -106,19 +108,28 @@ class Attempt:
             tools.choose,
             tools.losses,
             checkpoint_every=_checkpoint_every(job, tools),
+            traces=tools.traces,
         )
+        self._span = Span()
         self._task: asyncio.Task[Drawn] | None = None
 
     async def run(self) -> None:
         """Runs the attempt."""
-        hooks = self._tools.webhooks
-        try:
-            with nullcontext() if hooks is None else hooks.following(self.job):
-                self.outcome = await self._run()
-        finally:
-            self.drawing.leave()
-            await self._reports.close()
-        self._tools.metrics.attempt(self.job.model, self.outcome)
+        job, hooks, traces = self.job, self._tools.webhooks, self._tools.traces
+        told = {"job": job.id, "model": job.model}
+        if job.attempts == 1:
+            # How long a job waited that came back shows between its attempts.
+            traces.record("queue", job.traceparent, job.submitted_at, time.time(), **told)
+        with traces.span("attempt", job.traceparent, number=job.attempts, **told) as self._span:
+            self.drawing.traceparent = self._span.traceparent
+            try:
+                with nullcontext() if hooks is None else hooks.following(job):
+                    self.outcome = await self._run()
+            finally:
+                self.drawing.leave()
+                await self._reports.close()
+            self._span.note(outcome=self.outcome)
+        self._tools.metrics.attempt(job.model, self.outcome)
 
     def stop(self, why: Stop) -> None:
         """Ends the attempt. A picture that is there already is still stored, if it is wanted."""
@@ -168,11 +179,12 @@ class Attempt:
         try:
             result, files = _read(drawn)
             began = time.monotonic()
-            pictures = await persist(
-                lambda: tools.results.store_pictures(job, files),
-                ResultsUnavailableError,
-                _RESULTS_PATIENCE_S,
-            )
+            with tools.traces.span("upload", self._span.traceparent, pictures=len(files)):
+                pictures = await persist(
+                    lambda: tools.results.store_pictures(job, files),
+                    ResultsUnavailableError,
+                    _RESULTS_PATIENCE_S,
+                )
         except UpstreamError as error:
             return await self._fail(error.problem())
         except ResultsUnavailableError:
@@ -206,6 +218,7 @@ class Attempt:
         return await self._drop(drawn)
 
     async def _fail(self, problem: dict[str, Any]) -> str:
+        self._span.failed(problem["code"])
         store = self._tools.store
         if not await self._kept(lambda: store.end(self.job, Status.FAILED, error=problem)):
             return await self._drop()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion_core.errors import ServingError
+from diffusion_core.tracing import Traces
 from diffusion_gateway.errors import ResultsUnavailableError, UpstreamError
 from diffusion_gateway.job import Job
 from diffusion_gateway.storage.results import ResultStore
@@ -73,6 +74,7 @@ class Drawing:
         registration: where it has its place; None while it looks for one and afterwards.
         step: denoising steps done.
         committed: whether it is being drawn in classic mode, where nothing can stop it.
+        traceparent: of the attempt that it is part of.
     """
 
     def __init__(
@@ -85,11 +87,14 @@ class Drawing:
         losses: Losses,
         *,
         checkpoint_every: int,
+        traces: Traces,
     ) -> None:
         self.job = job
         self.registration = registration
         self.step = 0
         self.committed = False
+        self.traceparent: str | None = None
+        self._traces = traces
         self._reports = reports
         self._results = results
         self._choose = choose
@@ -189,24 +194,27 @@ class Drawing:
             raise NotDrawnError(error.problem()) from None
         # It may wait for as long as those before it are drawn, then for as long as it is.
         silence = 2 * longest_s(one) + 30
-        if streams(one):
-            return await self._follow(one, fields, silence)
-        self.committed = True
-        try:
-            return await one.endpoint.server.predict(one.name, fields, silence)
-        finally:
-            self.committed = False
+        with self._traces.span("draw", self.traceparent, endpoint=one.label) as span:
+            if streams(one):
+                return await self._follow(one, fields, silence, span.traceparent)
+            self.committed = True
+            try:
+                server = one.endpoint.server
+                return await server.predict(one.name, fields, silence, span.traceparent)
+            finally:
+                self.committed = False
 
     async def _until_alone(self, one: Registration) -> None:
         while one.alone == self.job.id and len(one.outstanding) > 1:
             await asyncio.sleep(_LOOK_S)
 
     async def _follow(
-        self, one: Registration, fields: dict[str, Any], silence: float
+        self, one: Registration, fields: dict[str, Any], silence: float, traceparent: str | None
     ) -> dict[str, Any]:
         answer: dict[str, Any] | None = None
         self._first = None
-        async with one.endpoint.server.stream(one.name, fields, silence) as events:
+        server = one.endpoint.server
+        async with server.stream(one.name, fields, silence, traceparent) as events:
             async for event in events:
                 match event.get("type"):
                     case "progress":

@@ -67,6 +67,7 @@ class Worker:
             webhooks=gateway.webhooks,
             choose=self._choose,
             losses=Losses(),
+            traces=gateway.traces,
         )
 
     @property
