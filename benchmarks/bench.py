@@ -11,9 +11,10 @@ from benchmarks.calibration import Calibration
 from benchmarks.client import Run
 from benchmarks.models import Model, find
 from benchmarks.systems import System
-from benchmarks.workload import Asked
+from benchmarks.workload import asked
 
 _BATCHES = (1, 2, 4, 8)
+_WARM_STEPS = 2
 
 
 @dataclass
@@ -67,16 +68,23 @@ class Bench:
 
 def interleave(
     systems: dict[str, System],
-    requests: Callable[[], Sequence[Asked]],
+    model: Model,
+    steps: Sequence[int],
     rounds: int,
     say: Callable[[str], None],
 ) -> dict[str, list[Run]]:
-    """Every system in turn, `rounds` times; each round begins with another one."""
+    """Every system in turn, `rounds` times, a new request for each of `steps`; each round begins
+    with another system.
+
+    While the others have their turn a system's memory lies idle, and the machine may have taken it
+    away: before it is timed each draws as many requests of few steps.
+    """
     runs: dict[str, list[Run]] = {name: [] for name in systems}
     names = list(systems)
     for number in range(rounds):
         turn = number % len(names)
         for name in (*names[turn:], *names[:turn]):
             say(f"round {number + 1} of {rounds}: {name}")
-            runs[name].append(systems[name].run(requests()))
+            systems[name].run(asked(model, [_WARM_STEPS] * len(steps)))
+            runs[name].append(systems[name].run(asked(model, steps)))
     return runs

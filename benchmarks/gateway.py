@@ -20,7 +20,7 @@ from benchmarks.bench import Bench, interleave
 from benchmarks.client import PNG, Run, connect, timed
 from benchmarks.figures import percentile, ratios, summary
 from benchmarks.gateway_process import GatewayProcess
-from benchmarks.systems import Served
+from benchmarks.systems import Served, System
 from benchmarks.torchserve import TorchServe, build
 from benchmarks.workload import Asked, asked
 
@@ -92,12 +92,16 @@ def _throughput(bench: Bench, server: TorchServe) -> dict[str, Any]:
     )
     url = server.register(name)
     with GatewayProcess(server) as gateway:
-        systems = {DIRECT: Served(url, count), THROUGH: Through(gateway.url, count)}
+        systems: dict[str, System] = {
+            DIRECT: Served(url, count),
+            THROUGH: Through(gateway.url, count),
+        }
         for system in systems.values():
             system.run(asked(model, [2] * allowed.batch))
         runs = interleave(
             systems,
-            lambda: asked(model, [_STEPS] * count),
+            model,
+            [_STEPS] * count,
             bench.scaled(_PAIRS, 1),
             bench.say,
         )

@@ -20,7 +20,7 @@ from benchmarks.systems import (
     TWO_WORKERS,
     Systems,
 )
-from benchmarks.workload import asked, mix
+from benchmarks.workload import mix
 
 _ALL = (BARE, CONTINUOUS, CLASSIC, TWO_WORKERS, GUIDES, SAME_STEPS, PAD, LITSERVE)
 
@@ -93,7 +93,8 @@ def _measure(bench: Bench, plan: Plan) -> dict[str, Any]:
         for workload in plan.workloads:
             runs = interleave(
                 running,
-                lambda steps=workload.steps: asked(model, steps),
+                model,
+                workload.steps,
                 plan.rounds,
                 lambda text, name=workload.name: bench.say(f"{model.name}, {name}: {text}"),
             )

@@ -7,7 +7,6 @@ from typing import Any
 from benchmarks.bench import Bench, interleave
 from benchmarks.figures import ratios, summary
 from benchmarks.systems import BARE, CLASSIC, CONTINUOUS, Systems
-from benchmarks.workload import asked
 
 _STEPS, _PAIRS = 20, 9
 
@@ -23,7 +22,8 @@ def measure(bench: Bench) -> dict[str, Any]:
         running = {name: systems.start(name) for name in (BARE, CONTINUOUS, CLASSIC)}
         runs = interleave(
             running,
-            lambda: asked(model, [_STEPS] * count),
+            model,
+            [_STEPS] * count,
             bench.scaled(_PAIRS, 2),
             bench.say,
         )
