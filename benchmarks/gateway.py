@@ -96,8 +96,6 @@ def _throughput(bench: Bench, server: TorchServe) -> dict[str, Any]:
             DIRECT: Served(url, count),
             THROUGH: Through(gateway.url, count),
         }
-        for system in systems.values():
-            system.run(asked(model, [2] * allowed.batch))
         runs = interleave(
             systems,
             model,
