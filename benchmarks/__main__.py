@@ -15,12 +15,14 @@ from rich.console import Console
 from rich.status import Status
 
 from benchmarks import (
+    bills,
     bounds,
     checkpoints,
     gateway,
     latency,
     machine,
     memory,
+    metrics_cpu,
     mixes,
     report,
     request_cpu,
@@ -37,6 +39,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "bounds": bounds.measure,
     "latency": latency.measure,
     "request": request_cpu.measure,
+    "metrics": metrics_cpu.measure,
     "memory": memory.measure,
     "start": start.measure,
     "checkpoint": checkpoints.measure,
@@ -44,6 +47,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "waking": waking.measure,
     "mixes": mixes.measure,
     "large": mixes.measure_large,
+    "bills": bills.measure,
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

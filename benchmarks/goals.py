@@ -76,6 +76,29 @@ def _request(found: dict[str, Any]) -> Iterator[Row]:
     )
 
 
+def _metrics(found: dict[str, Any]) -> Iterator[Row]:
+    for in_flight, one in found["request"].items():
+        yield Row(
+            f"CPU of a request's metrics, {in_flight} in flight, "
+            f"{one['requests_a_second']['median']:.1f} requests a second",
+            "reported",
+            f"{spread(one['cost_ms'], 2)} ms, {len(one['cost_ms']['values'])} pairs",
+            None,
+        )
+    yield Row(
+        f"CPU of a scrape of TorchServe, {found['scrape_ms']['bytes'] / 1024:.0f} KiB",
+        "reported",
+        f"{spread(found['scrape_ms'], 1)} ms",
+        None,
+    )
+    yield Row(
+        "CPU of a job's metrics in the gateway; of a scrape",
+        "reported",
+        f"{spread(found['job_ms'])} ms; {spread(found['gateway_scrape_ms'], 1)} ms",
+        None,
+    )
+
+
 def _bounds(found: dict[str, Any]) -> Iterator[Row]:
     for one in found.values():
         for workload, part in one["of_what_t_b_allows"].items():
@@ -214,6 +237,7 @@ def _waking(found: dict[str, Any]) -> Iterator[Row]:
 _LINES = {
     "served": _served,
     "request": _request,
+    "metrics": _metrics,
     "bounds": _bounds,
     "latency": _latency,
     "memory": _memory,

@@ -9,28 +9,23 @@ of five hundred finds its caches cold, and a request costs it about twice as muc
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable
 from typing import Any
 
-import psutil
-
 from benchmarks.bench import Bench
 from benchmarks.client import ask_all
+from benchmarks.clocked import Cpu, clocked, outside_cpu
 from benchmarks.figures import summary
 from benchmarks.models import Model
 from benchmarks.peers import drawing
 from benchmarks.peers.clocks import Clocks
 from benchmarks.peers.drawing import Drawer
-from benchmarks.torchserve import PEERS, TorchServe, build, build_empty
+from benchmarks.torchserve import TorchServe, build_empty
 from benchmarks.workload import asked
 
 _FEW, _MANY = 2, 12
 _SMALL_FILE = 8000
-
-Cpu = Callable[[], float]
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -39,9 +34,9 @@ def measure(bench: Bench) -> dict[str, Any]:
     with TorchServe() as server:
         urls = {"empty": server.register(build_empty(server.store, _SMALL_FILE))}
         for mode in ("classic", "continuous"):
-            urls[mode] = server.register(_clocked(server, model, mode))
+            urls[mode] = server.register(clocked(server, model, mode))
         outside = {
-            name: _outside(server, url.rsplit("/", 1)[-1], clocked=name != "empty")
+            name: outside_cpu(server, url.rsplit("/", 1)[-1], clocks=name != "empty")
             for name, url in urls.items()
         }
         return {"model": model.name, **_rounds(bench, model, urls, outside)}
@@ -83,34 +78,6 @@ def _rounds(
     report["floor_ms"] = summary(every)
     report["paced_floor_ms"] = summary(paced)
     return report
-
-
-def _clocked(server: TorchServe, model: Model, mode: str) -> str:
-    """An archive whose handler is replaced by the one with clocks."""
-    name = build(server.store, model, mode=mode, rows=2, batch=4, threads=1)
-    clocked = f"{name}-clocked"
-    shutil.rmtree(server.store / clocked, ignore_errors=True)
-    shutil.copytree(server.store / name, server.store / clocked)
-    for file in ("clocked_handler.py", "clocks.py"):
-        shutil.copy(PEERS / file, server.store / clocked)
-    manifest = server.store / clocked / "MAR-INF" / "MANIFEST.json"
-    document = json.loads(manifest.read_text())
-    document["model"]["handler"] = "clocked_handler.py"
-    manifest.write_text(json.dumps(document))
-    return clocked
-
-
-def _outside(server: TorchServe, archive: str, *, clocked: bool) -> Cpu:
-    """CPU seconds so far of server, workers and this process, less what the clocks counted."""
-    processes = [psutil.Process(pid) for pid in server.pids(archive)]
-
-    def seconds() -> float:
-        clocks = server.describe(archive)["clocks"] if clocked else {}
-        counted = sum(clocks.get(kind, 0.0) for kind in ("models", "schedulers", "files"))
-        times = [process.cpu_times() for process in processes]
-        return sum(t.user + t.system for t in times) + time.process_time() - counted
-
-    return seconds
 
 
 def _bare(model: Model) -> Callable[[int, int], float]:

@@ -85,6 +85,7 @@ class Ticket:
     `timings` are seconds by phase: queue, encode, denoise, decode; a shared call's whole time
     counts for each request in it (that is what a client waits), while `device_seconds` is the
     request's share by rows (that is what it costs).
+    `intervals` are when each phase was entered first and left last, on the engine's clock.
     """
 
     job: Job
@@ -96,6 +97,7 @@ class Ticket:
     steps_total: int | None = None
     device_seconds: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     phase: str = "queue"
     _entered: float | None = None
 
@@ -105,6 +107,7 @@ class Ticket:
             return
         since = self.submitted if self._entered is None else self._entered
         self.timings[self.phase] = self.timings.get(self.phase, 0.0) + max(0.0, now - since)
+        self.intervals[self.phase] = (self.intervals.get(self.phase, (since, now))[0], now)
         self.phase, self._entered = phase, now
 
 
