@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
@@ -18,10 +19,16 @@ from ts.torch_handler.base_handler import BaseHandler
 from diffusion_core.errors import MalformedBodyError, OverloadedError, ServingError
 from diffusion_core.identity import CONFIG_NAME
 from diffusion_core.model_config import read_model_config
+from diffusion_core.tracing import HEADER, VARIABLE, Traces, open_traces
 from diffusion_engine.answers import JSON, Answer
 from diffusion_engine.flights import Flights
+from diffusion_engine.metric_families import Sample, flattened
 from diffusion_engine.pending import Pending, answered, refuse
+from diffusion_engine.places import Place, server_folder
+from diffusion_engine.reporter import Reporter
+from diffusion_engine.request_trace import follow
 from diffusion_engine.service import DiffusionService, open_service
+from diffusion_engine.worker_changes import of_answer, of_clients_gone
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +36,6 @@ logger = logging.getLogger(__name__)
 # Each turn costs the frontend milliseconds of a CPU that the models may be using, and nobody joins
 # before the denoiser call under way has ended: once a call is soon enough.
 _TURN_S = (0.05, 0.25)
-
-_LABELS = {
-    "diffusion_requests_total": ("status",),
-    "diffusion_errors_total": ("kind",),
-    "diffusion_generation_duration_seconds": ("steps",),
-    "diffusion_phase_duration_seconds": ("phase",),
-    "diffusion_batch_cap_rows": ("shape",),
-    "diffusion_full_call_seconds": ("shape",),
-}
 
 
 class DiffusionHandler(BaseHandler):  # type: ignore[misc]
@@ -47,6 +45,8 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         super().__init__()
         self.service: DiffusionService | None = None
         self._flights: Flights | None = None
+        self.reporter: Reporter | None = None
+        self.traces = Traces()
 
     def initialize(self, context: Any) -> None:
         """Loads and warms up; TorchServe reports the worker READY when this returns."""
@@ -54,13 +54,17 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         folder = Path(properties["model_dir"])
         config = read_model_config(folder / CONFIG_NAME)
         self.context = context
+        self.traces = open_traces(os.environ.get(VARIABLE), "diffusion-worker")
         self.service = open_service(
             folder, config, gpu_id=properties.get("gpu_id"), on_device_fault=_end_process
         )
         if config.continuous_batching:
             self._flights = Flights(self.service.cancel)
         self.initialized = True
-        self._emit_caps()
+        place = Place(server_folder(), context.model_name)
+        send = partial(_send, context.metrics)
+        self.reporter = Reporter(self.service, context.model_name, send, place).start()
+        self.service.at_close += [self.reporter.close, self.traces.close]
         logger.info("serving %s on %s", self.service.record.identity, self.service.device)
 
     def handle(self, data: Any, context: Any) -> list[Any]:
@@ -74,7 +78,7 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         answers = [one.answer.result() for one in pending]
         for index, answer in enumerate(answers):
             _respond(context, index, answer)
-        self._emit_metrics(list(zip(pending, answers, strict=True)))
+        self._tell(list(zip(pending, answers, strict=True)))
         return [answer.body for answer in answers]
 
     def _one_turn(self, flights: Flights, data: Any, context: Any) -> list[Any]:
@@ -105,11 +109,7 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
             if part.last is not False:
                 ended.append((part.pending, part.answer))
         context.stopping_criteria = stops
-        self._emit_metrics(ended)
-        gone = flights.count_gone()
-        if gone:
-            self._count("diffusion_requests_total", gone, context.model_name, "499")
-            self._count("diffusion_errors_total", gone, context.model_name, "cancelled")
+        self._tell(ended, flights.count_gone())
         flights.turn_over()
         return bodies
 
@@ -118,66 +118,18 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         assert self.service is not None
         return self.service.describe()
 
-    def _emit_metrics(self, ended: list[tuple[Pending, Answer]]) -> None:
-        assert self.service is not None
-        if not ended:
-            return
+    def _tell(self, ended: list[tuple[Pending, Answer]], gone: int = 0) -> None:
+        """Counts requests that are about to be answered, and those whose clients have gone."""
+        assert self.reporter is not None
         model = self.context.model_name
-        for one, answer in ended:
-            self._count("diffusion_requests_total", 1, model, str(answer.status))
-            if one.error is not None:
-                self._count("diffusion_errors_total", 1, model, one.error.kind)
-            elif one.request is not None and one.ticket is not None:
-                steps = str(one.request.num_inference_steps)
-                phases = one.ticket.timings
-                self._count("diffusion_images_total", one.request.num_images, model)
-                self._observe(
-                    "diffusion_generation_duration_seconds", sum(phases.values()), model, steps
-                )
-                for phase, seconds in phases.items():
-                    self._observe("diffusion_phase_duration_seconds", seconds, model, phase)
-        self._observe("diffusion_batch_size", len(ended), model)
-        for name, increase in self.service.counted_since_last().items():
-            if increase:
-                self._count(f"diffusion_{name}_total", increase, model)
-
-    def _emit_caps(self) -> None:
-        """Rows of a full denoiser call, and its seconds, as the profile has them."""
-        assert self.service is not None
-        for shape, curve in self.service.curves(self.service.engine.policy.profile).items():
-            cap, model = curve["cap"], self.context.model_name
-            self._set("diffusion_batch_cap_rows", cap, model, shape)
-            # An estimate where the cap was set by hand and never measured: then nothing is told.
-            if cap in curve["seconds"]:
-                self._set("diffusion_full_call_seconds", curve["seconds"][cap], model, shape)
-
-    def _set(self, name: str, value: float, *labels: str) -> None:
-        self._metric(name, MetricTypes.GAUGE).add_or_update(round(value, 6), list(labels))
-
-    def _count(self, name: str, value: float, *labels: str) -> None:
-        self._metric(name, MetricTypes.COUNTER).add_or_update(value, list(labels))
-
-    def _observe(self, name: str, value: float, *labels: str) -> None:
-        # Metrics travel as log lines that TorchServe reads with a pattern: six digits, no exponent
-        # beyond what it knows.
-        self._metric(name, MetricTypes.HISTOGRAM).add_or_update(round(value, 6), list(labels))
-
-    def _metric(self, name: str, kind: MetricTypes) -> Any:
-        """The metric from TorchServe's cache; a server without our metrics.yaml gets it now."""
-        known = self.context.metrics.cache.get(kind, {}).get(name)
-        if known is not None:
-            return known
-        return self.context.metrics.add_metric_to_cache(
-            metric_name=name,
-            unit="seconds" if name.endswith("_seconds") else "count",
-            dimension_names=["model", *_LABELS.get(name, ())],
-            metric_type=kind,
-        )
+        changes = [change for one in ended for change in of_answer(model, *one)]
+        self.reporter.record([*changes, *of_clients_gone(model, gone)])
 
     def _submit(
         self, row: Any, index: int, context: Any, wake: Callable[[], None] = lambda: None
     ) -> Pending:
         assert self.service is not None
+        begun = time.monotonic()
         try:
             if self._flights is not None and _came_without_body(row, index, context):
                 raise OverloadedError("the worker changed; send the request again", retry_after=1)
@@ -187,7 +139,9 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         except ServingError as error:
             return refuse(error)
         accept = _header(context, index, "accept")
-        return self.service.submit(fields, form=form, accept=accept, wake=wake)
+        pending = self.service.submit(fields, form=form, accept=accept, wake=wake, begun=begun)
+        follow(pending, self.traces, _header(context, index, HEADER), context.model_name, begun)
+        return pending
 
 
 def _fields(row: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -249,6 +203,23 @@ def _respond(context: Any, index: int, answer: Answer) -> None:
     context.set_response_content_type(index, answer.content_type)
     for name, value in answer.headers.items():
         context.set_response_header(index, name, value)
+
+
+def _send(metrics: Any, sample: Sample) -> None:
+    """A sample through TorchServe's own metrics; a server without our metrics.yaml learns of it."""
+    kind = MetricTypes(sample.kind)
+    metric = metrics.cache.get(kind, {}).get(sample.name)
+    if metric is None:
+        family = flattened()[sample.name]
+        metric = metrics.add_metric_to_cache(
+            metric_name=sample.name,
+            unit=family.unit,
+            dimension_names=list(family.labels),
+            metric_type=kind,
+        )
+    # They travel as log lines that TorchServe reads with a pattern: no exponent beyond what it
+    # knows.
+    metric.add_or_update(round(sample.value, 6), list(sample.labels))
 
 
 _STATUSES = frozenset(int(status) for status in HTTPStatus)

@@ -23,6 +23,7 @@ from diffusion_gateway.errors import (
     TooManyJobsError,
 )
 from diffusion_gateway.job import LANES, Job, Result, new_id
+from diffusion_gateway.metrics import asked_model
 from diffusion_gateway.notify.public_network import is_public
 from diffusion_gateway.options import JobOptions, split
 from diffusion_gateway.settings import GatewaySettings
@@ -134,9 +135,12 @@ class Intake:
 
     def _model(self, name: str | None) -> ServedModel:
         if name is not None:
-            return self._parts.catalog.get(name)
+            model = self._parts.catalog.get(name)
+            asked_model.set(model.name)
+            return model
         models = self._parts.catalog.models()
         if len(models) == 1:
+            asked_model.set(models[0].name)
             return models[0]
         if not models:
             raise OverloadedError("no model is served yet", retry_after=5.0)

@@ -6,10 +6,8 @@ this file; never an id, a tenant or anything that a client wrote.
 
 from __future__ import annotations
 
-import asyncio
-import math
-import time
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,22 +19,29 @@ from prometheus_client import (
     generate_latest,
 )
 
-from diffusion_core.errors import ServingError
+from diffusion_gateway.depths import Depths
+from diffusion_gateway.error_kinds import kind_of_problem, kind_of_status
 from diffusion_gateway.job import Job, Status
-from diffusion_gateway.stores.store import Depth, JobStore, WorkerState
+from diffusion_gateway.stores.store import JobStore
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _PREFIX = "diffusion_gateway_"
-_GENERATION_S = (1, 2, 5, 10, 20, 30, 60, 120)
+_GENERATION_S = (0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
 _PHASE_S = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900)
 _HTTP_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
 
 _MANY_STEPS = 100
 """Step counts above this share one label."""
 
-_FRESH_S = 1.0
-"""Queue depths are read from the store at most so often, however many scrape."""
+_NO_EVENTS = frozenset({"none", "/", "/page/{name}", "/metrics", "/healthz", "/readyz"})
+"""Routes that say nothing of the service's availability: probes, scrapes, the page, no route."""
+
+_CLIENTS_OWN = frozenset({"client", "validation", "cancelled"})
+"""Kinds of errors that are no fault of the service's."""
+
+asked_model: ContextVar[str] = ContextVar("asked_model", default="")
+"""The model that the call under way is about, once it is known; of those that are served."""
 
 ENDPOINT_STATES = ("ready", "not_ready", "open")
 """`open`: the circuit breaker keeps work away."""
@@ -53,34 +58,56 @@ class Metrics:
         self._count_jobs()
         self._count_work()
         self._count_traffic()
-        self._gauge_queue()
-        self._read_at = -_FRESH_S
-        self._reading = asyncio.Lock()
+        self._depths = Depths(self.registry)
+        self.serves("")
+
+    def serves(self, model: str) -> None:
+        """Begins a model's series at 0: the first increase of a new one is lost to rates."""
+        for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
+            self._requests.labels(status, model)
+        for source in ("request", "job"):
+            for outcome in ("good", "bad"):
+                self._availability.labels(model, source, outcome)
 
     # Jobs.
 
     def job_accepted(self, model: str) -> None:
         """A submission was kept; repeated ones (idempotency) do not count."""
+        self.serves(model)
         self._accepted.labels(model).inc()
 
     def job_ended(self, job: Job) -> None:
         """A job has its end; told once, by whoever recorded it."""
-        self.jobs_ended(job.model, job.status)
+        self._requests.labels(job.status, job.model).inc()
+        self._count_ending(job)
         if job.ended_at is None:
             return
         self._phase.labels(job.model, "whole").observe(max(0.0, job.ended_at - job.submitted_at))
         if job.started_at is None:
             return
-        self._phase.labels(job.model, "wait").observe(max(0.0, job.started_at - job.submitted_at))
+        waited = max(0.0, job.started_at - job.submitted_at)
+        self._phase.labels(job.model, "queue_wait").observe(waited)
         if job.status is Status.COMPLETED and not (job.result and job.result.cached):
             seconds = max(0.0, job.ended_at - job.started_at)
             self._generation.labels(job.model, _steps_label(job.steps)).observe(seconds)
         if job.result is not None and not job.result.cached:
             self._device_seconds.labels(job.model).inc(job.result.device_seconds)
 
-    def jobs_ended(self, model: str, status: str, count: int = 1) -> None:
-        """Jobs of which no more is known than that they ended: completed, failed, cancelled."""
-        self._requests.labels(status, model).inc(count)
+    def _count_ending(self, job: Job) -> None:
+        """Whether a client met a good end, and which kind of error a bad one was."""
+        if job.result is not None:
+            self._images.labels(job.model).inc(len(job.result.pictures))
+        if job.status is Status.CANCELLED:
+            self._errors.labels(job.model, "job", "cancelled").inc()
+            return
+        kind = None if job.status is Status.COMPLETED else kind_of_problem(job.error or {})
+        self._met(job.model, "job", kind)
+
+    def _met(self, model: str, source: str, kind: str | None) -> None:
+        if kind is not None:
+            self._errors.labels(model, source, kind).inc()
+        outcome = "good" if kind is None or kind in _CLIENTS_OWN else "bad"
+        self._availability.labels(model, source, outcome).inc()
 
     def uploaded(self, model: str, seconds: float) -> None:
         """A result's files are in the object storage."""
@@ -128,6 +155,8 @@ class Metrics:
         """A request was answered; `route` is its template."""
         self._http.labels(route, method, str(status)).inc()
         self._http_seconds.labels(route).observe(seconds)
+        if route not in _NO_EVENTS:
+            self._met(asked_model.get(), "request", kind_of_status(status))
 
     def watching(self, transport: str, change: int) -> None:
         """A watcher came (1) or went (-1), by sse or websocket."""
@@ -147,51 +176,8 @@ class Metrics:
 
     async def scrape(self, store: JobStore) -> bytes:
         """All metrics in Prometheus' text format, the store's depths at most a second old."""
-        async with self._reading:
-            if time.monotonic() - self._read_at >= _FRESH_S:
-                await self._read(store)
-                self._read_at = time.monotonic()
+        await self._depths.read(store)
         return generate_latest(self.registry)
-
-    async def _read(self, store: JobStore) -> None:
-        now = time.time()
-        depths: Sequence[Depth] = ()
-        workers: Sequence[WorkerState] = ()
-        try:
-            depths, workers = await store.depths(), await store.workers(now)
-            up = True
-        except ServingError:
-            up = False
-        self._store_up.set(up)
-        self._show_depths(depths, now, up)
-        self._show_workers(workers)
-
-    def _show_depths(self, depths: Sequence[Depth], now: float, up: bool) -> None:
-        for gauge in (self._depth, self._depth_work, self._oldest):
-            gauge.clear()
-        waiting = leased = 0
-        oldest: dict[str, float] = {}
-        for depth in depths:
-            lane = depth.lane.name.lower()
-            waiting, leased = waiting + depth.waiting, leased + depth.leased
-            self._depth.labels(depth.model, lane, "waiting").set(depth.waiting)
-            self._depth.labels(depth.model, lane, "leased").set(depth.leased)
-            self._depth_work.labels(depth.model, lane).set(depth.work)
-            if depth.oldest is not None:
-                oldest[depth.model] = min(depth.oldest, oldest.get(depth.model, now))
-        for model, since in oldest.items():
-            self._oldest.labels(model).set(max(0.0, now - since))
-        # Of a store that does not answer nothing is known, which is not the same as none.
-        self._queue_size.set(waiting if up else math.nan)
-        self._jobs.labels(Status.PENDING).set(waiting if up else math.nan)
-        self._jobs.labels(Status.PROCESSING).set(leased if up else math.nan)
-
-    def _show_workers(self, workers: Sequence[WorkerState]) -> None:
-        self._workers.clear()
-        self._room.clear()
-        for worker in workers:
-            self._workers.labels(worker.pool).inc()
-            self._room.labels(worker.pool).inc(worker.free)
 
     # The families, in the order of the methods above.
 
@@ -209,8 +195,17 @@ class Metrics:
         )
         self._accepted = self._counter("jobs_accepted", "Submissions that were kept", "model")
         self._expired = self._counter("jobs_expired", "Records deleted when due")
+        self._images = self._counter("images", "Images of completed jobs", "model")
+        self._availability = self._counter(
+            "availability_events", "What clients met", "model", "source", "outcome"
+        )
+        self._errors = self._counter("errors", "Errors by kind", "model", "source", "kind")
         self._phase = self._histogram(
-            "phase_seconds", "Of a job: wait, upload, whole", _PHASE_S, "model", "phase"
+            "phase_duration_seconds",
+            "Of a job: queue_wait, upload, whole",
+            _PHASE_S,
+            "model",
+            "phase",
         )
         self._device_seconds = self._counter(
             "device_seconds", "Device time of completed jobs", "model"
@@ -243,20 +238,6 @@ class Metrics:
         self._upkeep_failures = self._counter(
             "upkeep_failures", "Turns of upkeep loops that failed", "loop"
         )
-
-    def _gauge_queue(self) -> None:
-        self._queue_size = Gauge(
-            "diffusion_queue_size", "Jobs that wait, of all models", registry=self.registry
-        )
-        self._jobs = self._gauge("jobs", "Jobs that have not ended", "status")
-        self._depth = self._gauge("queue_jobs", "Jobs of a queue", "model", "lane", "state")
-        self._depth_work = self._gauge(
-            "queue_work", "Waiting work: steps x pixels x images", "model", "lane"
-        )
-        self._oldest = self._gauge("oldest_waiting_seconds", "Age of the oldest job", "model")
-        self._workers = self._gauge("workers", "Workers that live", "pool")
-        self._room = self._gauge("worker_room", "Jobs that workers could take now", "pool")
-        self._store_up = self._gauge("store_up", "1 if the store answered at this scrape")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(_PREFIX + name, text, labels, registry=self.registry)

@@ -101,6 +101,17 @@ class Ticket:
     phase: str = "queue"
     _entered: float | None = None
 
+    @property
+    def steps_left(self) -> int:
+        """Denoising steps it still needs: as planned by its scheduler, before that as asked for."""
+        total = self.job.steps if self.steps_total is None else self.steps_total
+        return max(0, total - self.steps_done)
+
+    @property
+    def ended(self) -> float | None:
+        """When it ended, on the engine's clock; None before."""
+        return self._entered if self.phase == "done" else None
+
     def enter(self, phase: str, now: float) -> None:
         """Closes the phase the request was in and opens another, at `now` seconds."""
         if phase == self.phase:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import InvalidStateError
@@ -16,13 +15,18 @@ from diffusion_core.errors import (
     CancelledError,
     DeadlineError,
     ModelError,
-    OutOfMemoryError,
     OverloadedError,
     ServingError,
 )
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_engine.call import Job, PipelineCall, Ticket, pictures, waiting_of
-from diffusion_engine.faults import DeviceFaultError, classify
+from diffusion_engine.faults import (
+    DeviceFaultError,
+    as_serving_error,
+    classify,
+    describe_error,
+    ending_of,
+)
 from diffusion_engine.forward import Forward, Outcome
 from diffusion_engine.served import ServedPipeline
 
@@ -141,6 +145,13 @@ class StepEngine:
         """Jobs submitted and not ended."""
         return self._in_flight
 
+    @property
+    def pending_steps(self) -> int:
+        """Denoising steps that those still need, as far as it can be told."""
+        # Copies: the engine's thread goes on adding and removing.
+        tickets = [call.ticket for call in list(self._calls.values())] + list(self._inbox)
+        return sum(ticket.steps_left for ticket in tickets)
+
     def _loop(self) -> None:
         # Gradient mode belongs to the thread, and greenlets leave pipelines' no_grad out of order.
         torch.set_grad_enabled(False)
@@ -232,8 +243,13 @@ class StepEngine:
     def _resume(self, call: PipelineCall, outcome: Outcome) -> None:
         if outcome.error is not None:
             self._fail(call, outcome.error)
-        else:
-            self._advance(call, lambda: call.answer(outcome.output))
+            return
+        kind = None if call.pending is None else call.pending.kind
+        done = call.ticket.steps_done
+        self._advance(call, lambda: call.answer(outcome.output))
+        if kind == "denoise":
+            # Not those that a resumed request skips: they go by as its encoder is answered.
+            self.forward.counts.steps += call.ticket.steps_done - done
 
     def _advance(self, call: PipelineCall, move: Callable[[], None]) -> None:
         """Lets the pipeline run to its next pause or its end; its own exceptions end it alone."""
@@ -264,6 +280,7 @@ class StepEngine:
 
     def _end(self, ticket: Ticket, outcome: object) -> None:
         ticket.enter("done", self._clock())
+        self.forward.counts.device_seconds[ending_of(outcome)] += ticket.device_seconds
         try:
             if isinstance(outcome, BaseException):
                 # Its frames hold the request's tensors, for as long as a client keeps the error.
@@ -303,19 +320,3 @@ class StepEngine:
             self._end(call.ticket, error)
         while self._inbox:
             self._end(self._inbox.popleft(), error)
-
-
-def as_serving_error(error: BaseException) -> ServingError:
-    """`error` as a client may see it: pipelines put prompts into messages, so only its type."""
-    if isinstance(error, ServingError):
-        return error
-    if classify(error) == "out_of_memory":
-        return OutOfMemoryError("the request is too large for this device's memory")
-    logger.error("a pipeline call failed: %s", describe_error(error))
-    return ModelError(f"the pipeline raised {type(error).__name__}")
-
-
-def describe_error(error: BaseException) -> str:
-    """Where an error came from, without its message, which may hold a prompt."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    return f"{type(error).__name__}\n{frames}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_engine.call import PipelineCall
-from diffusion_engine.faults import DeviceFaultError, classify, forget_frames
+from diffusion_engine.faults import DeviceFaultError, Ending, classify, forget_frames
 from diffusion_engine.joining import RowRule, join_outputs, split_output
 from diffusion_engine.served import ServedPipeline
 from diffusion_engine.stand_ins import ModelCall
@@ -27,7 +28,13 @@ class Outcome:
 
 @dataclass(slots=True)
 class Counts:
-    """What the forwards came to. `seconds` is time inside models, on the engine's clock."""
+    """What the forwards came to. `seconds` is time inside models, on the engine's clock.
+
+    Attributes:
+        batches: how often so many requests shared a denoiser call.
+        steps: denoising steps that ended, each request's counted for itself.
+        device_seconds: shares of `seconds` of the requests that have ended, by how they ended.
+    """
 
     denoiser_calls: int = 0
     denoiser_rows: int = 0
@@ -36,6 +43,9 @@ class Counts:
     decoder_calls: int = 0
     splits: int = 0
     seconds: float = 0.0
+    batches: Counter[int] = field(default_factory=Counter)
+    steps: int = 0
+    device_seconds: defaultdict[Ending, float] = field(default_factory=lambda: defaultdict(float))
 
 
 class Forward:
@@ -82,9 +92,11 @@ class Forward:
         self._attribute(calls, seconds)
         pending = calls[0].pending
         whole = splits == self.counts.splits and all(one.error is None for one in outcomes)
-        if whole and pending is not None and pending.kind == "denoise":
-            self.call_seconds = seconds
-            self._policy.observe([call.waiting for call in calls], seconds)
+        if pending is not None and pending.kind == "denoise":
+            self.counts.batches[len(calls)] += 1
+            if whole:
+                self.call_seconds = seconds
+                self._policy.observe([call.waiting for call in calls], seconds)
         return outcomes
 
     def _attempt(self, calls: Sequence[PipelineCall]) -> list[Outcome]:

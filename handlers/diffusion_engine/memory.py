@@ -61,6 +61,11 @@ def most_taken(device: torch.device) -> int:
     return _peak_resident()
 
 
+def taken(device: torch.device) -> int | None:
+    """Bytes that torch holds of a GPU's memory now; None on a CPU, which has the process's own."""
+    return int(torch.cuda.memory_reserved(device)) if device.type == "cuda" else None
+
+
 def _peak_resident() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in KiB, macOS in bytes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, InvalidStateError
 from typing import Any
@@ -16,13 +17,23 @@ from diffusion_core.request import GenerationRequest
 from diffusion_engine.answers import Answer, Wanted, error_answer, picture_answer
 from diffusion_engine.call import Pictures, Step, Ticket
 from diffusion_engine.checkpoint import CheckpointSealer
-from diffusion_engine.engine import as_serving_error
 from diffusion_engine.events import EventStream
+from diffusion_engine.faults import as_serving_error
 from diffusion_engine.images import encode
 from diffusion_engine.preview import LatentPreview
 from diffusion_engine.snapshot import NotSavableError, Snapshot
 
 logger = logging.getLogger(__name__)
+
+_TICKET_PHASES = {
+    "queue": "queue_wait",
+    "encode": "encoding",
+    "denoise": "denoising",
+    "decode": "decoding",
+}
+
+PHASES = ("parsing", *_TICKET_PHASES.values(), "image_file", "whole")
+"""What `Pending.phases` tells of."""
 
 
 class Pending:
@@ -35,6 +46,7 @@ class Pending:
         request: the request, its seed drawn.
         settings: what its PNGs carry.
         wanted: what its client accepts.
+        begun: when it came, on the engine's clock.
     """
 
     def __init__(
@@ -47,6 +59,7 @@ class Pending:
         preview: LatentPreview | None = None,
         sealer: CheckpointSealer | None = None,
         wake: Callable[[], None] = lambda: None,
+        begun: float | None = None,
     ) -> None:
         self.request = request
         self.ticket: Ticket | None = None
@@ -59,6 +72,21 @@ class Pending:
         self._files = files
         self._preview = preview
         self._sealer = sealer
+        self._begun = begun
+        self._answered: float | None = None
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds by phase, which add up to `whole`, of a request that has got its pictures."""
+        ticket, begun, answered = self.ticket, self._begun, self._answered
+        if ticket is None or ticket.ended is None or begun is None or answered is None:
+            return {}
+        return {
+            "parsing": ticket.submitted - begun,
+            **{_TICKET_PHASES[phase]: seconds for phase, seconds in ticket.timings.items()},
+            "image_file": answered - ticket.ended,
+            "whole": answered - begun,
+        }
 
     def on_step(self, step: Step) -> None:
         """Progress; a preview and a checkpoint where the request asked for one at this step."""
@@ -120,6 +148,7 @@ class Pending:
         self.stream.put("checkpoint", {"step": snapshot.step, "checkpoint": sealed})
 
     def _answer(self, answer: Answer) -> None:
+        self._answered = time.monotonic()
         try:
             self.answer.set_result(answer)
         except InvalidStateError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -55,6 +56,9 @@ class DiffusionService:
         config: its model config.
         gpu_id: the CUDA device that the server gave this worker.
         on_device_fault: called when only a fresh process can help.
+
+    Attributes:
+        at_close: called when the service closes, the last first.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class DiffusionService:
             max_waiting=settings.engine.max_waiting,
             on_device_fault=on_device_fault,
         ).start()
-        self._counted: dict[str, int] = {}
+        self.at_close: list[Callable[[], None]] = []
         self._preview: LatentPreview | None = None
         self._files = ThreadPoolExecutor(_ENCODING_THREADS, "image-file")
 
@@ -99,6 +103,11 @@ class DiffusionService:
     def settings(self) -> HandlerSettings:
         """The handler section of the model config."""
         return self.config.handler
+
+    @property
+    def default_steps(self) -> int:
+        """Denoising steps of a request that names none."""
+        return self.schema.parse_json({"prompt": "warm-up"}).num_inference_steps
 
     @property
     def call_seconds(self) -> float:
@@ -112,11 +121,14 @@ class DiffusionService:
         form: bool = False,
         accept: str | None = None,
         wake: Callable[[], None] = lambda: None,
+        begun: float | None = None,
     ) -> Pending:
         """Starts a request of JSON (or form) fields; a bad one is answered at once.
 
-        `wake` is called, from other threads, whenever there is something to send.
+        `wake` is called, from other threads, whenever there is something to send. `begun` is when
+        the request came, on the monotonic clock, where that was before this call.
         """
+        begun = time.monotonic() if begun is None else begun
         try:
             asked = negotiate(accept)
             parsed = self.schema.parse_form(fields) if form else self.schema.parse_json(fields)
@@ -131,6 +143,7 @@ class DiffusionService:
                 preview=self._preview,
                 sealer=self._sealer,
                 wake=wake,
+                begun=begun,
             )
             timeout = request.timeout_s or self.settings.limits.max_timeout_s
             on_step = None if pending.stream is None else pending.on_step
@@ -250,20 +263,10 @@ class DiffusionService:
             },
         }
 
-    def counted_since_last(self) -> dict[str, int]:
-        """What was counted since the last call of this: denoiser calls, rows, cache hits."""
-        counts, cache = self.engine.forward.counts, self.served.prompt_cache
-        now = {
-            "denoiser_calls": counts.denoiser_calls,
-            "denoiser_rows": counts.denoiser_rows,
-            "prompt_cache_hits": cache.hits,
-        }
-        increase = {name: count - self._counted.get(name, 0) for name, count in now.items()}
-        self._counted = now
-        return increase
-
     def close(self) -> None:
-        """Ends the engine and the writers of image files."""
+        """Ends the engine and the writers of image files, after what was added to `at_close`."""
+        while self.at_close:
+            self.at_close.pop()()
         self.engine.close()
         self._files.shutdown(wait=False, cancel_futures=True)
 

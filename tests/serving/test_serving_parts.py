@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -8,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from serving.draining import busy_workers
 from serving.java import java_version
@@ -90,24 +88,6 @@ def test_a_version_is_ready_when_all_its_workers_are() -> None:
     found = Registration.of(document, default="1.0")
     assert (found.capacity, found.pending, found.default, found.is_ready) == (100, 3, True, False)
     assert Registration.of({**document, "minWorkers": 1}, default="0.9").is_ready
-
-
-def test_metrics_yaml_names_what_the_handler_counts() -> None:
-    """A metric that the file lacks would be dropped by TorchServe without a word."""
-    declared = {
-        metric["name"]: metric["dimensions"]
-        for kind in yaml.safe_load((ROOT / "config/metrics.yaml").read_text())[
-            "model_metrics"
-        ].values()
-        for metric in kind
-    }
-    source = (ROOT / "handlers/diffusion_handler.py").read_text()
-    texts = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
-    pattern = re.compile(r"diffusion_\w+_(total|seconds|rows|size)")
-    counted = {str(text) for text in texts if pattern.fullmatch(str(text))}
-    assert counted
-    assert counted <= set(declared)
-    assert all(declared[name][0] == "model" for name in counted)
 
 
 def test_make_help_lists_every_target() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
 
+from scraped import Scrape
 from served import PNG, ask, ask_together
 from serving.fleet import Fleet
 from serving.server import Server
@@ -92,10 +94,57 @@ def test_a_worker_killed_during_a_request_fails_it_and_comes_back(url: str, flee
 
 def test_metrics_are_served_with_their_labels(url: str, server: Server) -> None:
     assert ask(url).status_code == 200
-    text = requests.get(f"{server.require().metrics}/metrics", timeout=10).text
-    assert 'diffusion_requests_total{model="tiny",status="200"' in text
-    assert "diffusion_generation_duration_seconds_bucket{" in text
-    assert "ts_inference_requests_total{" in text
+    seen = scrape(server)
+    end = time.monotonic() + 20
+    while not seen.total("diffusion_requests_total", model="tiny", status="200"):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+        seen = scrape(server)
+    buckets = seen.by("diffusion_phase_duration_seconds_bucket", "le", model="tiny", phase="whole")
+    assert {"120.0", "300.0", "+Inf"} < set(buckets)
+    assert seen.total("ts_inference_requests_total") > 0
+    assert not [name for name, _ in seen.samples if name.startswith("gpu_")]
+    assert seen.total("host_memory_total_bytes") > 0
+
+
+def test_killed_workers_counts_are_not_lost(url: str, fleet: Fleet, server: Server) -> None:
+    """They go out every two seconds; these workers die sooner."""
+    counts = {
+        "diffusion_requests_total": {"model": "tiny", "status": "200"},
+        "diffusion_phase_duration_seconds_count": {"model": "tiny", "phase": "whole"},
+        "diffusion_images_total": {"model": "tiny"},
+        "diffusion_worker_starts_total": {"model": "tiny"},
+    }
+
+    def counted() -> list[float]:
+        seen = scrape(server)
+        return [seen.total(name, **labels) for name, labels in counts.items()]
+
+    before = settled(counted)
+    assert [ask(url).status_code for _ in range(6)] == [200] * 6
+    workers = fleet.management.version("tiny").workers
+    for worker in workers:
+        psutil.Process(worker.pid).kill()
+    expected = [before[0] + 6, before[1] + 6, before[2] + 6, before[3] + len(workers)]
+    end = time.monotonic() + 90
+    while counted() != expected and time.monotonic() < end:
+        time.sleep(0.5)
+    assert settled(counted) == expected
+    assert ask(url).status_code == 200
+
+
+def settled(counted: Callable[[], list[float]]) -> list[float]:
+    """The counts once they have stood still for longer than workers wait."""
+    while True:
+        before = counted()
+        time.sleep(3)
+        if counted() == before:
+            return before
+
+
+def scrape(server: Server) -> Scrape:
+    """The metrics of the server as they are now."""
+    return Scrape(requests.get(f"{server.require().metrics}/metrics", timeout=10).text)
 
 
 def test_describe_tells_limits(url: str, fleet: Fleet) -> None:

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from diffusion_gateway.errors import UnknownJobError
 from diffusion_gateway.job import Job
+from diffusion_gateway.metrics import asked_model
 from diffusion_gateway.tenants import Tenant
 from diffusion_gateway.tickets import Purpose
 
@@ -71,4 +72,5 @@ async def own_job(connection: HTTPConnection, job_id: str, tenant: Tenant) -> Jo
     job = await gateway_of(connection).store.get(job_id)
     if job.tenant != tenant.name:
         raise UnknownJobError
+    asked_model.set(job.model)
     return job

@@ -252,6 +252,8 @@ class Worker:
                 one = attempt.drawing.registration
                 if one is not None and not one.endpoint.alive:
                     attempt.stop(Stop.SILENT)
+            for model in self._gateway.catalog.models():
+                self._gateway.metrics.serves(model.name)
             for endpoint in self._gateway.catalog.endpoints:
                 self._gateway.metrics.endpoint(endpoint.server.inference, endpoint.state)
 
