@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dashboards.panels import Board, Kind, Panel, Row, Unit, query
-from dashboards.targets import BUDGETS, ENGINE, GATEWAY, GPU_BUSY, MODELS, P99
+from dashboards.targets import BUDGETS, GATEWAY, GPU_BUSY, MODELS, P99
 
 _HELD = 'diffusion_gateway_held_cost_total{job="gateway"}'
 _COST = "diffusion_gateway_cost_total"
+_USED_SECONDS = 'diffusion_gateway_charged_device_seconds_total{job="gateway"}'
 _WINDOW = "15m"
 """Device time is charged when a job ends, so that shorter windows would swing."""
 
@@ -29,6 +30,7 @@ def _figures() -> Row:
         )
 
     completed = f'diffusion_requests_total{{status="completed", {GATEWAY}}}'
+    held = f"sum by (currency) (increase({_HELD}[$__range]))"
     attributed = f'sum by (currency) (increase({_COST}{{job="gateway"}}[$__range]))'
     return Row(
         "In the time shown",
@@ -50,12 +52,12 @@ def _figures() -> Row:
             ),
             figure(
                 "An active device hour",
-                f"3600 * {_held_for(f'diffusion_device_busy_seconds_total{{{ENGINE}}}')}",
-                "All that machines cost over the hours in which models ran on them.",
+                f"3600 * {_held_for(_USED_SECONDS)}",
+                "All that machines cost over the hours in which models ran on them for somebody.",
             ),
             figure(
                 "Idle",
-                f"1 - {attributed} / sum by (currency) (increase({_HELD}[$__range]))",
+                f"1 - ({attributed} or 0 * {held}) / ({held} > 0)",
                 "Share of the machines' cost that no request used.",
                 Unit.RATIO,
             ),
@@ -70,8 +72,8 @@ def _figures() -> Row:
 
 
 def _shares() -> Row:
-    idle = f"""{_an_hour(_HELD, "currency")}
-        - {_an_hour(_COST + '{job="gateway"}', "currency")}"""
+    held = _an_hour(_HELD, "currency")
+    attributed = _an_hour(f'{_COST}{{job="gateway"}}', "currency")
     return Row(
         "Who pays, an hour",
         (
@@ -82,7 +84,7 @@ def _shares() -> Row:
                         _an_hour(f'{_COST}{{job="gateway"}}', "bucket, currency"),
                         "{{bucket}}, {{currency}}",
                     ),
-                    query(idle, "idle, {{currency}}"),
+                    query(f"{held} - ({attributed} or 0 * {held})", "idle, {{currency}}"),
                 ),
                 Unit.MONEY,
                 "Used by pictures that were handed out; cancelled, failed, repeated, lost; and "
@@ -114,6 +116,19 @@ def _shares() -> Row:
                 kind=Kind.STACKED,
             ),
             Panel(
+                "Day, week, month",
+                tuple(
+                    query(
+                        f"sum by (currency) (tags:diffusion_held_cost:increase{days})",
+                        f"{name}, {{{{currency}}}}",
+                    )
+                    for days, name in (("1d", "24 hours"), ("7d", "7 days"), ("30d", "30 days"))
+                ),
+                Unit.MONEY,
+                "What machines cost, used or not, up to now.",
+                kind=Kind.BARS,
+            ),
+            Panel(
                 "By tag",
                 (
                     query(
@@ -138,19 +153,6 @@ def _shares() -> Row:
                 Unit.MONEY,
                 "Machines while they answered, used or not: on-demand, spot, reserved.",
                 kind=Kind.STACKED,
-            ),
-            Panel(
-                "A thousand pictures",
-                (
-                    query(
-                        f"""1000 * sum by (currency) (rate({_HELD}[{_WINDOW}]))
-                        / on () group_left ()
-                        (sum(rate(diffusion_gateway_images_total{{{GATEWAY}}}[{_WINDOW}])) > 0)""",
-                        "{{currency}}",
-                    ),
-                ),
-                Unit.MONEY,
-                f"Idle time too, over {_WINDOW}; it falls as devices are used better.",
             ),
         ),
     )
@@ -212,6 +214,7 @@ def _beside() -> Row:
                 (query(f"model:diffusion_images:rate5m{{{GATEWAY}}}", "{{model}}"),),
                 Unit.PER_SECOND,
                 "Handed out, cached ones too.",
+                width=6,
             ),
             Panel(
                 "Latency",
@@ -219,6 +222,7 @@ def _beside() -> Row:
                 Unit.SECONDS,
                 "99th percentile, from submission to end.",
                 levels=P99,
+                width=6,
             ),
             Panel(
                 "Device use",
@@ -228,6 +232,21 @@ def _beside() -> Row:
                 "to 85 %.",
                 levels=GPU_BUSY,
                 ceiling=1.0,
+                width=6,
+            ),
+            Panel(
+                "A thousand pictures",
+                (
+                    query(
+                        f"""1000 * sum by (currency) (rate({_HELD}[{_WINDOW}]))
+                        / on () group_left ()
+                        (sum(rate(diffusion_gateway_images_total{{{GATEWAY}}}[{_WINDOW}])) > 0)""",
+                        "{{currency}}",
+                    ),
+                ),
+                Unit.MONEY,
+                f"Idle time too, over {_WINDOW}; it falls as devices are used better.",
+                width=6,
             ),
         ),
     )

@@ -170,6 +170,10 @@ def _bars(panel: Panel) -> bargauge.Panel:
         .orientation(shapes.VizOrientation.HORIZONTAL)
         .display_mode(shapes.BarGaugeDisplayMode.BASIC)
     )
+    if panel.levels is None:
+        # Grafana's own levels would make red what is above 80 of anything.
+        mode = models.FieldColorModeId.FIXED
+        made.color_scheme(dashboard.FieldColor().mode(mode).fixed_color("blue"))
     return made if panel.floor is None else made.min(panel.floor)
 
 
