@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from diffusion_core.tracing import Traces, make_provider
 
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 """A client's own span: its trace and its id."""
+
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,14 @@ class Kept:
         provider = make_provider("tests")
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.traces = Traces(provider)
+
+    def until(self, name: str, count: int = 1) -> list[Seen]:
+        """All spans, once so many are of that name: an answer goes out before its spans do."""
+        end = time.monotonic() + _PATIENCE_S
+        while len(named(self.spans, name)) < count and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(named(self.spans, name)) == count
+        return self.spans
 
     @property
     def spans(self) -> list[Seen]:
