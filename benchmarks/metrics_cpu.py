@@ -104,7 +104,7 @@ def _gateway(bench: Bench) -> dict[str, Any]:
 
 def _count(metrics: Metrics, job: Job) -> None:
     """All that a job counts for: submitted, asked for ten times, drawn, uploaded, fetched."""
-    metrics.job_accepted(job.model)
+    metrics.job_accepted(job)
     metrics.placed("on-demand", "no_spot")
     metrics.cache_miss(job.model)
     metrics.uploaded(job.model, 0.01)

@@ -47,12 +47,14 @@ class Depths:
         self._read_at = -_FRESH_S
         self._reading = asyncio.Lock()
 
-    async def read(self, store: JobStore) -> None:
-        """Reads the store, unless that was done a moment ago."""
+    async def read(self, store: JobStore) -> bool:
+        """Reads the store and returns True, unless that was done a moment ago."""
         async with self._reading:
-            if time.monotonic() - self._read_at >= _FRESH_S:
-                await self._read(store)
-                self._read_at = time.monotonic()
+            if time.monotonic() - self._read_at < _FRESH_S:
+                return False
+            await self._read(store)
+            self._read_at = time.monotonic()
+            return True
 
     async def _read(self, store: JobStore) -> None:
         now = time.time()

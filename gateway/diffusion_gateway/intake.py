@@ -119,7 +119,7 @@ class Intake:
             cached = job.result is not None and job.result.cached
             span.note(job=job.id, model=job.model, repeated=not submitted.created, cached=cached)
         if submitted.created:
-            self._parts.metrics.job_accepted(job.model)
+            self._parts.metrics.job_accepted(job)
         return submitted
 
     async def _read(self, fields: Mapping[str, Any], tenant: Tenant, *, form: bool) -> _Draft:

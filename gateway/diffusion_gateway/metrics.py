@@ -21,6 +21,7 @@ from prometheus_client import (
 
 from diffusion_gateway.depths import Depths
 from diffusion_gateway.error_kinds import kind_of_problem, kind_of_status
+from diffusion_gateway.followers import Followers
 from diffusion_gateway.job import Job, Status
 from diffusion_gateway.stores.store import JobStore
 
@@ -59,6 +60,7 @@ class Metrics:
         self._count_work()
         self._count_traffic()
         self._depths = Depths(self.registry)
+        self._followers = Followers(self.job_ended)
         self.serves("")
 
     def serves(self, model: str) -> None:
@@ -71,10 +73,12 @@ class Metrics:
 
     # Jobs.
 
-    def job_accepted(self, model: str) -> None:
+    def job_accepted(self, job: Job) -> None:
         """A submission was kept; repeated ones (idempotency) do not count."""
-        self.serves(model)
-        self._accepted.labels(model).inc()
+        self.serves(job.model)
+        self._accepted.labels(job.model).inc()
+        if job.follows is not None and not job.status.ended:
+            self._followers.add(job.id)
 
     def job_ended(self, job: Job) -> None:
         """A job has its end; told once, by whoever recorded it."""
@@ -175,8 +179,9 @@ class Metrics:
     # Scraping.
 
     async def scrape(self, store: JobStore) -> bytes:
-        """All metrics in Prometheus' text format, the store's depths at most a second old."""
-        await self._depths.read(store)
+        """All metrics in Prometheus' text format, what the store tells at most a second old."""
+        if await self._depths.read(store):
+            await self._followers.look(store)
         return generate_latest(self.registry)
 
     # The families, in the order of the methods above.

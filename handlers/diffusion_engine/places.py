@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -57,15 +58,12 @@ class Place:
     @property
     def speaks_for_host(self) -> bool:
         """Whether this worker is the one, of all of its server, that tells of the machine."""
-        if self._file is None:
-            return True
-        if self._host is None:
+        if self._host is None and self._file is not None:
             try:
                 self._host = _locked(self._server / "host.lock")
-            except OSError as error:
-                self._give_up(error)
+            except OSError:
                 return True
-        return self._host is not None
+        return self._host is not None or self._file is None
 
     def keep(self, changes: Sequence[Change]) -> None:
         """Writes changes where they outlive this process: one line, one system call."""
@@ -88,12 +86,14 @@ class Place:
 
     def inherit(self) -> list[Change]:
         """What dead workers of the model had not sent; it is kept no longer."""
-        if self._file is None:
-            return []
         left: list[Change] = []
-        for path in self._folder.iterdir():
-            if path.name != str(self.number):
-                left += self._left_at(path)
+        if self._file is None:
+            return left
+        # Whoever tidies up the temporary folder may have deleted it.
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                if path.name != str(self.number):
+                    left += _taken_from(path)
         return left
 
     def close(self) -> None:
@@ -109,15 +109,6 @@ class Place:
             if self._file is not None:
                 self.number = number
                 return
-
-    def _left_at(self, path: Path) -> list[Change]:
-        file = _locked(path)
-        if file is None:
-            return []
-        with file:
-            changes = _read(file)
-            file.truncate(0)
-            return changes
 
     def _give_up(self, error: OSError) -> None:
         logger.warning("counts are not kept beyond this process: %s", error.strerror)
@@ -148,6 +139,17 @@ def _locked(path: Path) -> FileIO | None:
         file.close()
         return None
     return file
+
+
+def _taken_from(path: Path) -> list[Change]:
+    """The changes that nobody alive keeps in a file; they are in it no longer."""
+    file = _locked(path)
+    if file is None:
+        return []
+    with file:
+        changes = _read(file)
+        file.truncate(0)
+        return changes
 
 
 def _read(file: FileIO) -> list[Change]:

@@ -14,6 +14,8 @@ from diffusion_engine.metric_families import FAMILIES, Change, Labels, steps_lab
 from diffusion_engine.pending import PHASES, Pending
 from diffusion_engine.service import DiffusionService
 
+_HELD = "diffusion_device_held_seconds_total"
+
 
 class WorkerChanges:
     """What is to be told of one worker.
@@ -28,8 +30,10 @@ class WorkerChanges:
         self._worker: Labels = (model, str(place))
         self._process = psutil.Process()
         self._started = time.monotonic() - (time.time() - self._process.create_time())
-        # What it took to become READY is not what clients asked for.
-        self._told = dict(self._engine_totals())
+        # What was done to become READY is not what clients asked for; the time it took is held.
+        self._told = {
+            series: total for series, total in self._engine_totals() if series[0] != _HELD
+        }
 
     def start_up(self) -> Iterator[Change]:
         """What is told once: that it is READY, and the size of a full denoiser call."""
@@ -49,7 +53,7 @@ class WorkerChanges:
         values = {
             "status": {"200", *(str(error.status) for error in errors)},
             "kind": {error.kind for error in errors},
-            "outcome": ("completed", "failed", "cancelled"),
+            "outcome": ("completed", "failed", "cancelled", "lost"),
             "phase": PHASES,
             "steps": (steps_label(self._service.default_steps),),
         }
@@ -71,6 +75,19 @@ class WorkerChanges:
                 yield Change(name, labels, grown)
             else:
                 yield Change(name, labels, value, int(grown))
+
+    def at_stake(self) -> Iterator[Change]:
+        """What is lost should this process be killed: the device time, of what was told, whose
+        requests have not ended. To be kept, and sent only then."""
+        busy = self._told.get(("diffusion_device_busy_seconds_total", (self._model,), None), 0.0)
+        ended = sum(
+            seconds
+            for (name, _, _), seconds in self._told.items()
+            if name == "diffusion_device_seconds_total"
+        )
+        if busy > ended:
+            labels = (self._model, "lost")
+            yield Change("diffusion_device_seconds_total", labels, busy - ended)
 
     def gauges(self) -> Iterator[Change]:
         """How the worker is now."""
@@ -97,9 +114,9 @@ class WorkerChanges:
             "prompt_cache_hits": cache.hits,
             "prompt_cache_misses": cache.misses,
             "device_busy_seconds": counts.seconds,
-            "device_held_seconds": time.monotonic() - self._started,
         }.items():
             yield (f"diffusion_{name}_total", (self._model,), None), total
+        yield (_HELD, (self._model,), None), time.monotonic() - self._started
         # Copies: the engine's thread goes on counting.
         for ending, seconds in dict(counts.device_seconds).items():
             yield ("diffusion_device_seconds_total", (self._model, ending), None), seconds
@@ -123,13 +140,13 @@ def of_answer(model: str, pending: Pending, answer: Answer) -> Iterator[Change]:
         yield Change("diffusion_phase_duration_seconds", (model, phase), seconds)
 
 
-def _errors(kind: type[ServingError] = ServingError) -> list[type[ServingError]]:
-    """The class and all below it."""
-    return [kind, *(one for child in kind.__subclasses__() for one in _errors(child))]
-
-
 def of_clients_gone(model: str, count: int) -> Iterator[Change]:
     """What requests count for whose clients did not wait for an answer."""
     if count:
         yield Change("diffusion_requests_total", (model, "499"), count)
         yield Change("diffusion_errors_total", (model, "cancelled"), count)
+
+
+def _errors(kind: type[ServingError] = ServingError) -> list[type[ServingError]]:
+    """The class and all below it."""
+    return [kind, *(one for child in kind.__subclasses__() for one in _errors(child))]

@@ -20,6 +20,8 @@ from gateway_samples import job
 from scraped import Scrape
 
 PROMPT = "a secret prompt"
+JOB = {"model": "emoji", "source": "job"}
+COMPLETED = {"status": "completed", "model": "emoji"}
 
 
 @pytest.fixture
@@ -180,3 +182,103 @@ def ended(seconds: float = 4.0, steps: int = 4, cached: bool = False) -> Any:
         ended_at=1001.0 + seconds,
         result=Result(pictures=(), identity="identity", device_seconds=2.0, cached=cached),
     )
+
+
+async def test_jobs_that_share_a_generation_are_counted_once_each(gateway):
+    async with client_of(gateway) as client:
+        same = {"prompt": PROMPT, "seed": 7}
+        for _ in range(3):
+            assert (await client.post("/generate", json=same)).status_code == 202
+    assert (await scrape(gateway))("diffusion_requests_total", **COMPLETED) == 0
+    leader = await claim(gateway)
+    assert await claim(gateway) is None
+    assert await finish(gateway, leader)
+    gateway.metrics.job_ended(await gateway.store.get(leader.id))
+    for _ in range(3):
+        seen = await scrape(gateway)
+        assert seen("diffusion_requests_total", **COMPLETED) == 3
+    met = {"model": "emoji", "source": "job"}
+    assert seen("diffusion_gateway_availability_events_total", outcome="good", **met) == 3
+    assert seen("diffusion_gateway_device_seconds_total", model="emoji") == 0.5
+
+
+async def test_a_follower_that_is_cancelled_is_not_counted_again(gateway):
+    async with client_of(gateway) as client:
+        same = {"prompt": PROMPT, "seed": 7}
+        jobs = [(await client.post("/generate", json=same)).json()["job_id"] for _ in range(2)]
+        assert (await client.delete(f"/jobs/{jobs[1]}")).status_code == 200
+    for _ in range(2):
+        seen = await scrape(gateway)
+        assert seen("diffusion_requests_total", status="cancelled", model="emoji") == 1
+    assert seen("diffusion_gateway_errors_total", kind="cancelled", **JOB) == 1
+    assert seen.total("diffusion_gateway_availability_events_total", source="job") == 0
+
+
+async def test_what_calls_meet_is_an_event_of_their_model(gateway):
+    async with client_of(gateway) as client:
+        kept = await client.post("/generate", json={"prompt": PROMPT})
+        await client.get(f"/jobs/{kept.json()['job_id']}")
+        await client.post("/generate", json={"prompt": ""})
+        await client.post("/generate", json={"prompt": PROMPT, "model": "unheard of"})
+        for path in ("/healthz", "/readyz", "/metrics", "/", "/nothing"):
+            await client.get(path)
+
+        async def silent(*_: Any) -> Any:
+            raise StoreUnavailableError("it is down")
+
+        gateway.store.submit = silent  # type: ignore[method-assign]
+        assert (await client.post("/generate", json={"prompt": PROMPT})).status_code == 503
+    seen = await scrape(gateway)
+    events = "diffusion_gateway_availability_events_total"
+    of_model = {"model": "emoji", "source": "request"}
+    assert seen(events, outcome="good", **of_model) == 3
+    assert seen(events, outcome="bad", **of_model) == 1
+    # What names no known model is nobody's.
+    assert seen.total(events, source="request") == 5
+    errors = "diffusion_gateway_errors_total"
+    assert seen.by(errors, "kind", **of_model) == {"validation": 1, "infrastructure": 1}
+    assert seen.by(errors, "kind", model="") == {"client": 1}
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "outcome"),
+    [
+        ("model_error", 500, "model", "bad"),
+        ("out_of_memory", 507, "out_of_memory", "bad"),
+        ("deadline_exceeded", 504, "deadline", "bad"),
+        ("attempts_exhausted", 500, "infrastructure", "bad"),
+        ("upstream_error", 502, "upstream", "bad"),
+        ("invalid_field", 422, "validation", "good"),
+        ("of another version", 413, "client", "good"),
+        ("of another version", 599, "infrastructure", "bad"),
+    ],
+)
+async def test_a_failed_job_is_an_error_of_a_kind(gateway, code, status, kind, outcome):
+    failed = ended().model_copy(
+        update={"status": Status.FAILED, "result": None, "error": {"code": code, "status": status}}
+    )
+    gateway.metrics.job_ended(failed)
+    seen = await scrape(gateway)
+    assert seen("diffusion_gateway_errors_total", kind=kind, **JOB) == 1
+    assert seen("diffusion_gateway_availability_events_total", outcome=outcome, **JOB) == 1
+    assert seen("diffusion_requests_total", status="failed", model="emoji") == 1
+
+
+async def test_queues_by_pool_are_what_each_would_take(gateway):
+    async with client_of(gateway) as client:
+        for seed, priority in enumerate(("normal", "normal", "low", "high")):
+            document = {"prompt": PROMPT, "seed": seed, "priority": priority}
+            assert (await client.post("/generate", json=document)).status_code == 202
+
+    async def waiting(*workers: tuple[str, int]) -> dict[str, float]:
+        for number, (pool, free) in enumerate(workers):
+            state = WorkerState(f"w{number}", pool, ("emoji",), free, time.time() + 60)
+            await gateway.store.heartbeat(state)
+        seen = await scrape(gateway)
+        return seen.by("diffusion_gateway_pool_queue_jobs", "pool", model="emoji")
+
+    # No machine of the other kind lives: each would take all.
+    assert await waiting() == {"on-demand": 4, "spot": 4}
+    assert await waiting(("on-demand", 2)) == {"on-demand": 4, "spot": 3}
+    assert await waiting(("on-demand", 2), ("spot", 1)) == {"on-demand": 1, "spot": 3}
+    assert await waiting(("on-demand", 0), ("spot", 0)) == {"on-demand": 4, "spot": 4}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,16 @@ def test_a_folder_that_others_can_write_is_not_used(
     assert place.speaks_for_host
     assert "not kept beyond this process" in caplog.text
     assert not (tmp_path / "elsewhere").exists() or not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_folder_that_was_tidied_away_stops_nobody(folder: Path) -> None:
+    place = Place(folder, "tiny")
+    shutil.rmtree(folder)
+    place.keep([CHANGE])
+    assert place.inherit() == []
+    assert place.speaks_for_host
+    place.forget()
+    place.close()
 
 
 def test_a_server_is_told_by_the_workers_parent() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from ts.metrics.metric_type_enum import MetricTypes
 
@@ -141,7 +142,10 @@ def test_batches_rows_and_device_time(client: Client, reporter: Reporter, told: 
     assert buckets[-1] == calls
     shares = told["diffusion_device_seconds_total", "tiny", "completed"]
     assert shares == pytest.approx(told["diffusion_device_busy_seconds_total"])
-    assert told["diffusion_device_held_seconds_total"] > shares
+    process = psutil.Process().create_time()
+    assert told["diffusion_device_held_seconds_total"] == pytest.approx(
+        time.time() - process, abs=5
+    )
 
 
 def test_nothing_is_told_twice(client: Client, reporter: Reporter, told: Told) -> None:

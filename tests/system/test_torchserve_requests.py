@@ -93,10 +93,11 @@ def test_a_worker_killed_during_a_request_fails_it_and_comes_back(url: str, flee
 
 
 def test_metrics_are_served_with_their_labels(url: str, server: Server) -> None:
-    assert ask(url).status_code == 200
+    assert ask(url, num_inference_steps=101).status_code == 200
+    count = "diffusion_generation_duration_seconds_count"
     seen = scrape(server)
     end = time.monotonic() + 20
-    while not seen.total("diffusion_requests_total", model="tiny", status="200"):
+    while not seen.total(count, model="tiny", steps="over 100"):
         assert time.monotonic() < end
         time.sleep(0.2)
         seen = scrape(server)

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from diffusion_gateway.metrics import asked_model
+
 logger = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -53,6 +55,8 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
+        # One request may be begun by the end of another, in whose context it then is.
+        asked_model.set("")
 
         async def noting(message: Message) -> None:
             status = _status(message)
