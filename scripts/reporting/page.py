@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from html import escape
 
 from dashboards.panels import Board, Kind, Panel, Row
-from reporting.charts import LEVEL_COLOURS, Shown, summary
-from reporting.series import Period
+from reporting.charts import LEVEL_COLOURS, summary
+from reporting.series import Period, Shown
 from reporting.sheet import Answers, chart
 from reporting.tiles import tile
 from reporting.words import number

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dashboards.panels import Board, Panel
-from reporting.charts import Shown
 from reporting.page import caption, page
-from reporting.series import Source
+from reporting.series import Shown, Source
 from reporting.sheet import Answers, sheet
 
 

@@ -34,6 +34,14 @@ class Series:
         return _LABEL.sub(lambda found: self.labels.get(found[1], ""), legend)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A series with the name that its legend gives it."""
+
+    name: str
+    series: Series
+
+
 class Source(Protocol):
     """Whoever answers queries over a period."""
 

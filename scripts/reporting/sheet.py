@@ -9,8 +9,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dashboards.panels import COLUMNS, Board, Kind, Panel
-from reporting.charts import FAINT, INK, LEVEL_COLOURS, Shown, draw
-from reporting.series import Period
+from reporting.axes import FAINT, INK
+from reporting.charts import LEVEL_COLOURS, draw
+from reporting.series import Period, Shown
 from reporting.tiles import tile
 
 _WIDTH_IN = 16.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dashboards.panels import Level, Panel, Unit
-from reporting.charts import Shown
+from reporting.series import Shown
 from reporting.words import number
 
 

@@ -13,12 +13,12 @@ from PIL import Image
 from dashboards.boards import boards
 from dashboards.panels import Board, Kind, Level, Levels, Panel, Row, Unit, query
 from prometheus_rig import exposing
-from reporting.charts import Shown, summary
+from reporting.charts import summary
 from reporting.period import read_period, resolved
 from reporting.prometheus import Prometheus, scrape_interval
 from reporting.report import write
 from reporting.sample import Recorder, Sample
-from reporting.series import Period, Series
+from reporting.series import Period, Series, Shown
 from reporting.tiles import tile
 from reporting.words import number
 from serving.errors import Trouble
