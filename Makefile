@@ -37,6 +37,11 @@ PROMETHEUS ?=
 FROM ?=
 TO ?=
 SAMPLE ?=
+# For cost-report and cost-budgets: billing exports, the meters' folder, who hears of alerts, whose words.
+BILLS ?=
+METERS ?=
+ALERTMANAGER ?=
+CLOUD ?=
 
 export TORCH_INDEX
 RUN := .venv/bin/python
@@ -55,7 +60,8 @@ export PROMPT_VALUE
 
 KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT STEPS SEED OUT PORT \
 	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS VARIANT PIPELINE_CONFIG ALLOW_PICKLE \
-	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE PROMETHEUS FROM TO SAMPLE
+	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE PROMETHEUS FROM TO SAMPLE \
+	BILLS METERS ALERTMANAGER CLOUD
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -65,7 +71,8 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo archive inspect profile serve stop status logs image scale batch \
 	register unregister update metrics describe up down keys dashboards report \
-	lint type test test-full bench clean python
+	lint type test test-full bench clean python \
+	cost-report cost-meters cost-budgets
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -168,6 +175,21 @@ report: python ## Draw the dashboards: a page and PNGs; PROMETHEUS=<url>, FROM=,
 	@$(RUN) scripts/report.py draw $(call option,--prometheus,PROMETHEUS) $(call option,--from,FROM) \
 		$(call option,--to,TO) $(call option,--out,OUT) \
 		$(if $(filter 1 yes true,$(SAMPLE)),--sample config/grafana/sample.json,$(call option,--sample,SAMPLE))
+
+cost-report: python ## What bills and meters say; FROM=, TO=, BILLS=<FOCUS exports>, METERS=, ALERTMANAGER=<url>, OUT=
+	@$(PYTHON) scripts/install.py costs
+	@$(RUN) scripts/cost_report.py $(call option,--from,FROM) $(call option,--to,TO) \
+		$(foreach bill,$(BILLS),--bills '$(bill)') $(call option,--meters,METERS) \
+		$(call option,--alertmanager,ALERTMANAGER) $(call option,--out,OUT)
+
+cost-meters: python ## The meters' tables for cost-report from Prometheus; FROM=, TO=, PROMETHEUS=<url>, OUT=<folder>
+	@$(PYTHON) scripts/install.py costs
+	@$(RUN) scripts/cost_meters.py $(call option,--from,FROM) $(call option,--to,TO) \
+		$(call option,--prometheus,PROMETHEUS) $(call option,--out,OUT)
+
+cost-budgets: python ## config/budgets.yaml as a cloud takes it; CLOUD=aws, azure or google, OUT=<folder>
+	@$(PYTHON) scripts/install.py costs
+	@$(RUN) scripts/cost_budgets.py $(call option,--cloud,CLOUD) $(call option,--out,OUT)
 
 lint: install-dev ## Check style, imports, dependencies, shell and YAML
 	@.venv/bin/ruff check .

@@ -24,8 +24,8 @@ CUDA_GB = 12
 
 # Extras that hold others, as setup.cfg has them.
 BRINGS = {
-    "dev": {"gateway", "dashboards", "report", "tracing"},
-    "bench": {"gateway", "report"},
+    "dev": {"gateway", "dashboards", "report", "tracing", "costs"},
+    "bench": {"gateway", "report", "costs"},
 }
 
 

@@ -13,7 +13,8 @@ Span = tuple[datetime, datetime]
 
 # Enough for an amount of 38 digits times a number of microseconds.
 _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
-_SMALLEST = Decimal(1).scaleb(-18)
+SMALLEST = Decimal(1).scaleb(-18)
+"""The smallest part of an amount that is reckoned with."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Calendar:
                 _EXACT.multiply(amount, Decimal(length // timedelta(microseconds=1))),
                 Decimal(whole),
             )
-            shares[day] = share.quantize(_SMALLEST, context=_EXACT)
+            shares[day] = share.quantize(SMALLEST, context=_EXACT)
         last = parts[-1][0]
         shares[last] += _EXACT.subtract(amount, _EXACT.create_decimal(sum(shares.values())))
         return shares

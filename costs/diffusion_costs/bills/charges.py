@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cached_property
 
 from diffusion_costs.tags import UNTAGGED
 
@@ -89,6 +90,14 @@ class Bill:
         found: dict[date, Decimal] = {}
         for one in self.charges if charges is None else charges:
             found[one.day] = found.get(one.day, Decimal(0)) + self.amount(one)
+        return found
+
+    @cached_property
+    def by_day(self) -> dict[date, list[Charge]]:
+        """The charges of each day."""
+        found: dict[date, list[Charge]] = {}
+        for one in self.charges:
+            found.setdefault(one.day, []).append(one)
         return found
 
     def complete(self, day: date) -> bool:

@@ -63,7 +63,7 @@ def _refused(stage: Stage) -> Iterator[Finding]:
     stage.ask("DELETE FROM rows WHERE fault IS NOT NULL")
     for fault, rows, amount, file, value in found:
         where = Path(file).name + (f", for example {value!r}" if value else "")
-        yield Finding(fault, rows, amount, counted=False, example=where)
+        yield Finding(fault, rows, Decimal(amount), counted=False, example=where)
 
 
 def _repeated(stage: Stage, settings: BillSettings) -> Iterator[Finding]:
@@ -87,7 +87,7 @@ def _repeated(stage: Stage, settings: BillSettings) -> Iterator[Finding]:
     yield Finding(
         "equal to another row in every column",
         int(rows),
-        amount,
+        Decimal(amount),
         counted=not once,
         example=Path(file).name,
     )
@@ -119,7 +119,7 @@ def _told(what: str, found: Sequence[tuple[Any, ...]]) -> Iterator[Finding]:
     for rows, amount, file, value in found:
         if rows:
             where = Path(file).name + (f", for example {str(value)[:40]!r}" if value else "")
-            yield Finding(what, rows, amount, counted=True, example=where)
+            yield Finding(what, rows, Decimal(amount), counted=True, example=where)
 
 
 def _bound_tags(stage: Stage) -> None:

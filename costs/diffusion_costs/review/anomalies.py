@@ -7,31 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from diffusion_costs.review.expectation import fit
+from diffusion_costs.review.settings import Sensitivity
 
 Kind = Literal["spike", "drop", "level"]
-
-
-class Sensitivity(BaseModel):
-    """When a day counts as an anomaly: all three bounds must be passed.
-
-    deviations: from what is expected, in robust standard deviations of the days before.
-    least_share: of what is expected. least_amount: in the report's currency.
-    history_days: how many days before are looked at; least_days: fewer tell nothing.
-    level_days: so many anomalies in a row, on the same side, are a new level, to which the days
-    before are then shifted.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    deviations: float = Field(4.0, gt=0)
-    least_share: float = Field(0.1, ge=0)
-    least_amount: float = Field(1.0, ge=0)
-    history_days: int = Field(42, ge=14)
-    least_days: int = Field(14, ge=7)
-    level_days: int = Field(3, ge=2)
 
 
 @dataclass(frozen=True)
@@ -93,9 +72,7 @@ def _judged(
     fitted = fit(history, [known[one] for one in history])
     expected = max(float(fitted.at([day])[0]), 0.0)
     off = actual - expected
-    # Fewer days per parameter leave less over than the next day will: the textbook correction.
-    freedom = max(len(history) - len(fitted.coefficients), 1)
-    deviations = off / (fitted.scale * (len(history) / freedom) ** 0.5)
+    deviations = off / fitted.deviation(day)
     if (
         abs(deviations) < bounds.deviations
         or abs(off) < bounds.least_share * expected

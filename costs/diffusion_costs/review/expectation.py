@@ -23,26 +23,34 @@ _WEEKS_FOR_WEEKDAYS = 2
 _TUNING = 2.385
 # The standard deviation of normal errors over their median absolute deviation.
 _MAD = 1.4826
+# The weight of a day halves in so many: prices and traffic change, and last week knows best.
+_HALF_LIFE_DAYS = 21.0
+# What is further off than so many standard deviations counts as so far off.
+_CLIP = 3.0
 
 
 @dataclass(frozen=True)
 class Expectation:
     """A fitted series.
 
-    scale: the robust standard deviation of what the fit leaves over.
+    scale: the robust standard deviation of a day's cost.
     correlation: between what is left over on neighbouring days, from 0.
     """
 
     origin: date
     coefficients: Floats
     covariance: Floats
-    residuals: Floats
     scale: float
     correlation: float
 
     def at(self, days: Sequence[date]) -> Floats:
         """The expected cost of `days`."""
         return np.asarray(self.design(days) @ self.coefficients, dtype=np.float64)
+
+    def deviation(self, day: date) -> float:
+        """The standard deviation of the cost of a `day` to come from what is expected."""
+        row = self.design([day])[0]
+        return float(np.sqrt(self.scale**2 + row @ self.covariance @ row))
 
     def design(self, days: Sequence[date]) -> Floats:
         """A row for each of `days`, to be multiplied with coefficients."""
@@ -56,21 +64,24 @@ def fit(days: Sequence[date], values: Sequence[float]) -> Expectation:
     seen = [day.weekday() for day in days]
     weekly = all(seen.count(weekday) >= _WEEKS_FOR_WEEKDAYS for weekday in range(7))
     design = _design(days, origin, weekly)
+    ages = np.array([(origin - day).days for day in days], dtype=np.float64)
+    weights = 0.5 ** (ages / _HALF_LIFE_DAYS)
     start = np.zeros(design.shape[1])
     start[0] = np.median(found)
     coefficients, scale = start, _spread(found - start[0])
-    # Twice: the first scale is that of the series, the second that of what the fit leaves over.
-    for _ in range(2):
-        coefficients = _robust(design, found, coefficients, scale)
+    # First with a loss that has one minimum, then from there with one that forgets what is far off.
+    for loss in ("soft_l1", "cauchy"):
+        coefficients = _robust(design, found, weights, coefficients, scale, loss)
         scale = _spread(found - design @ coefficients)
     residuals = found - design @ coefficients
+    clipped = np.clip(residuals, -_CLIP * scale, _CLIP * scale)
+    scale = _scale(clipped, weights, design.shape[1])
     return Expectation(
         origin,
         coefficients,
-        _covariance(design, residuals, scale),
-        residuals,
+        _covariance(design, residuals, weights, scale),
         scale,
-        _correlation(days, residuals, scale),
+        _correlation(days, clipped),
     )
 
 
@@ -89,12 +100,16 @@ def _design(days: Sequence[date], origin: date, weekly: bool) -> Floats:
     return rows
 
 
-def _robust(design: Floats, values: Floats, start: Floats, scale: float) -> Floats:
+def _robust(
+    design: Floats, values: Floats, weights: Floats, start: Floats, scale: float, loss: str
+) -> Floats:
+    roots = np.sqrt(weights)
+    rows = design * roots[:, None]
     found = least_squares(
-        lambda coefficients: design @ coefficients - values,
+        lambda coefficients: rows @ coefficients - values * roots,
         start,
-        jac=lambda _: design,
-        loss="cauchy",
+        jac=lambda _: rows,
+        loss=loss,
         f_scale=_TUNING * scale,
         x_scale="jac",
     )
@@ -102,22 +117,35 @@ def _robust(design: Floats, values: Floats, start: Floats, scale: float) -> Floa
 
 
 def _spread(residuals: Floats) -> float:
-    """A robust standard deviation, above zero."""
-    spread = _MAD * float(np.median(np.abs(residuals - np.median(residuals))))
-    return max(spread, 1e-9 * float(np.max(np.abs(residuals), initial=0.0)), 1e-12)
+    """The median absolute deviation as a standard deviation, above zero; the mean one where more
+    than half of the days are alike."""
+    off = np.abs(residuals - np.median(residuals))
+    return max(_MAD * float(np.median(off)) or 1.2533 * float(np.mean(off)), 1e-12)
 
 
-def _covariance(design: Floats, residuals: Floats, scale: float) -> Floats:
-    weights = 1.0 / (1.0 + (residuals / (_TUNING * scale)) ** 2)
-    # Parameters take what the residuals lack: the scale of few days is too small without this.
-    freedom = max(len(residuals) - design.shape[1], 1) / len(residuals)
-    information = design.T @ (design * weights[:, None])
-    return np.asarray(np.linalg.pinv(information) * scale**2 / freedom, dtype=np.float64)
+def _scale(clipped: Floats, weights: Floats, parameters: int) -> float:
+    """The standard deviation, each parameter taken off the number of days, for it takes as much of
+    the spread away. It uses more of the data than the median absolute deviation does."""
+    days = _effective(weights)
+    freedom = max(days - parameters, 1.0) / days
+    return max(float(np.sqrt(np.average(clipped**2, weights=weights) / freedom)), 1e-12)
 
 
-def _correlation(days: Sequence[date], residuals: Floats, scale: float) -> float:
-    """Of neighbouring days; what is far off counts as three standard deviations."""
-    clipped = np.clip(residuals, -3 * scale, 3 * scale)
+def _effective(weights: Floats) -> float:
+    """How many days of equal weight would be worth as much."""
+    return float(np.sum(weights) ** 2 / np.sum(weights**2))
+
+
+def _covariance(design: Floats, residuals: Floats, weights: Floats, scale: float) -> Floats:
+    """Of the coefficients, where days count for less by age and by how far off they are."""
+    kept = weights / (1.0 + (residuals / (_TUNING * scale)) ** 2)
+    inverse = np.linalg.pinv(design.T @ (design * kept[:, None]))
+    middle = design.T @ (design * (kept**2)[:, None])
+    return np.asarray(inverse @ middle @ inverse * scale**2, dtype=np.float64)
+
+
+def _correlation(days: Sequence[date], clipped: Floats) -> float:
+    """Of neighbouring days. A fitted line hides some of it: Marriott and Pope, 1954."""
     pairs = [
         (clipped[number], clipped[number + 1])
         for number in range(len(days) - 1)
@@ -127,4 +155,5 @@ def _correlation(days: Sequence[date], residuals: Floats, scale: float) -> float
     if len(pairs) < 7 or squares == 0:
         return 0.0
     product = sum(first * second for first, second in pairs)
-    return float(np.clip(product / squares, 0.0, 0.9))
+    found = (len(clipped) * product / squares + 2) / max(len(clipped) - 4, 1)
+    return float(np.clip(found, 0.0, 0.9))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 
 from diffusion_costs.bills.charges import Bill, Charge
+from diffusion_costs.calendar import SMALLEST
 from diffusion_costs.review.metering import BUCKETS, Held, Meters, seconds
 
 Amounts = dict[str, Decimal]
@@ -85,7 +86,7 @@ class UnitCosts:
 
 def charges_in(bill: Bill, period: Period) -> list[Charge]:
     """The charges of the days of `period`."""
-    return [one for one in bill.charges if one.day in period]
+    return [one for day in period.days() for one in bill.by_day.get(day, ())]
 
 
 def summed(bill: Bill, charges: Iterable[Charge], key: Callable[[Charge], str]) -> Amounts:
@@ -157,8 +158,12 @@ def split(amount: Decimal, parts: dict[str, float]) -> Amounts:
     if not whole:
         return {}
     ordered = sorted(parts, key=lambda name: (-parts[name], name))
-    found = {name: amount * Decimal(parts[name] / whole) for name in ordered}
-    found[ordered[0]] += amount - sum(found.values(), _ZERO)
+    with localcontext(prec=60):
+        found = {
+            name: (amount * Decimal(parts[name]) / Decimal(whole)).quantize(SMALLEST)
+            for name in ordered
+        }
+        found[ordered[0]] += amount - sum(found.values(), _ZERO)
     return found
 
 

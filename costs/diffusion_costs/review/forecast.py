@@ -68,8 +68,7 @@ def _simulated(expected: Expectation, days: Sequence[date]) -> Floats:
         np.zeros(len(expected.coefficients)), covariance, _DRAWS, check_valid="ignore"
     )
     shifts = drawn @ expected.design(days).T
-    spread = expected.scale * np.sqrt(len(expected.residuals) / _freedom(expected))
-    innovations = random.standard_normal((_DRAWS, len(days))) * spread
+    innovations = random.standard_normal((_DRAWS, len(days))) * expected.scale
     noise = np.empty_like(innovations)
     noise[:, 0] = innovations[:, 0]
     for number in range(1, len(days)):
@@ -78,7 +77,3 @@ def _simulated(expected: Expectation, days: Sequence[date]) -> Floats:
             + np.sqrt(1 - correlation**2) * innovations[:, number]
         )
     return np.asarray(np.sum(expected.at(days) + shifts + noise, axis=1), dtype=np.float64)
-
-
-def _freedom(expected: Expectation) -> int:
-    return max(len(expected.residuals) - len(expected.coefficients), 1)

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,11 +62,24 @@ class Meters:
 
     def between(self, first: date, last: date) -> Meters:
         """What they hold of the days `first` to `last`, both with."""
+        days = [day for day in self._by_day if first <= day <= last]
+        tables = [self._by_day[day] for day in sorted(days)]
         return Meters(
-            tuple(row for row in self.charged if first <= row.day <= last),
-            tuple(row for row in self.held if first <= row.day <= last),
-            tuple(row for row in self.served if first <= row.day <= last),
+            tuple(row for charged, _, _ in tables for row in charged),
+            tuple(row for _, held, _ in tables for row in held),
+            tuple(row for _, _, served in tables for row in served),
         )
+
+    @cached_property
+    def _by_day(self) -> dict[date, tuple[list[Charged], list[Held], list[Served]]]:
+        found: dict[date, tuple[list[Charged], list[Held], list[Served]]] = {}
+        for charged in self.charged:
+            found.setdefault(charged.day, ([], [], []))[0].append(charged)
+        for held in self.held:
+            found.setdefault(held.day, ([], [], []))[1].append(held)
+        for served in self.served:
+            found.setdefault(served.day, ([], [], []))[2].append(served)
+        return found
 
 
 Row = TypeVar("Row", Charged, Held, Served)
