@@ -54,6 +54,14 @@ class BodyTooLargeError(ServingError):
     kind = "client"
 
 
+class BudgetSpentError(ServingError):
+    """The tenant has spent what it may spend in this period; `bound` holds the amounts."""
+
+    status = 402
+    code = "budget_spent"
+    kind = "client"
+
+
 class UnauthorizedError(ServingError):
     """No API key, or one that is not known."""
 

@@ -14,6 +14,10 @@ from typing import Any
 
 from diffusion_core.tracing import Traces, open_traces
 from diffusion_gateway.api.documents import Documents
+from diffusion_gateway.costs.accounts import Accounts
+from diffusion_gateway.costs.holding import Holding
+from diffusion_gateway.costs.spending import Spent
+from diffusion_gateway.costs.tariff import Quote
 from diffusion_gateway.estimates import Estimator
 from diffusion_gateway.intake import Intake, Parts
 from diffusion_gateway.job import Job
@@ -65,6 +69,7 @@ class Gateway:
     draining: bool = False
 
     def __post_init__(self) -> None:
+        self.accounts = Accounts(self.settings, self.store, self.metrics.registry)
         self.tenants = Tenants(self.store, self.settings)
         self.tickets = Tickets(self.store)
         self.watchers = Watchers(
@@ -82,6 +87,7 @@ class Gateway:
                 waits=Waits(self.store, self.estimator),
                 metrics=self.metrics,
                 traces=self.traces,
+                accounts=self.accounts,
             )
         )
         self._open = AsyncExitStack()
@@ -107,7 +113,10 @@ class Gateway:
         gateway.loops = {
             "catalog": catalog.run,
             "estimates": gateway.estimator.run,
-            "upkeep": Maintenance(store, results, settings, metrics).run,
+            "upkeep": Maintenance(store, results, settings, metrics, gateway._lost).run,
+            "costs": Holding(
+                gateway.accounts, store, lambda: catalog.endpoints, settings.usage_lifetime_s
+            ).run,
             "webhooks": gateway.webhooks.run,
         }
         if settings.role != "api":
@@ -166,6 +175,17 @@ class Gateway:
         if self.worker is None:
             return Drained(ended=0, handed_back=0)
         return await self.worker.drain(within_s)
+
+    async def _lost(self, job: Job) -> None:
+        """A gateway is gone with a job in its hands: what that had taken of a device is charged as
+        far as is known, since nobody can say it any more."""
+        taken = self.estimator.device_seconds(job, job.step)
+        saved = Spent.until(job.checkpoint)
+        lost = max(0.0, taken - saved.device_seconds)
+        known = [one for one in self.catalog.registrations() if one.name == job.model]
+        quote = self.accounts.tariff.device(known[0].endpoint) if known else Quote()
+        entry = f"{job.id}/reaped/{job.attempts}"
+        await self.accounts.charge(job, "lost", Spent(lost, quote.nanos(lost)), quote, entry)
 
     async def document(self, job: Job) -> dict[str, Any]:
         """A job's public document where no request says what links begin with."""

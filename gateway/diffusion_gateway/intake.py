@@ -18,6 +18,7 @@ from diffusion_core.identity import digest
 from diffusion_core.request import GenerationRequest
 from diffusion_core.tracing import Traces
 from diffusion_gateway.errors import (
+    BudgetSpentError,
     QueueFullError,
     ResultsUnavailableError,
     TooManyJobsError,
@@ -31,6 +32,7 @@ from diffusion_gateway.stores.store import JobStore, Submitted
 from diffusion_gateway.tenants import Tenant, Tenants
 
 if TYPE_CHECKING:
+    from diffusion_gateway.costs.accounts import Accounts
     from diffusion_gateway.estimates import Estimator
     from diffusion_gateway.metrics import Metrics
     from diffusion_gateway.storage.cache import ResponseCache
@@ -66,6 +68,7 @@ class Parts:
     waits: Waits
     metrics: Metrics
     traces: Traces
+    accounts: Accounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +109,8 @@ class Intake:
             traceparent: the client's span, if it came with one.
 
         Raises:
-            InvalidFieldError, UnknownModelError, IdempotencyConflictError, QueueFullError,
-            TooManyJobsError, OverloadedError (a deadline that cannot be met),
+            InvalidFieldError, UnknownModelError, IdempotencyConflictError, BudgetSpentError,
+            QueueFullError, TooManyJobsError, OverloadedError (a deadline that cannot be met),
             StoreUnavailableError, ResultsUnavailableError.
         """
         with self._parts.traces.span("accept", traceparent) as span:
@@ -224,9 +227,18 @@ class Intake:
 
     async def _submit(self, job: Job, tenant: Tenant) -> Submitted:
         parts = self._parts
+        admission, spent = parts.tenants.admission(tenant), None
         try:
-            return await parts.store.submit(job, parts.tenants.admission(tenant))
+            await parts.accounts.check(tenant.name)
+        except BudgetSpentError as error:
+            # Nothing new; a submission that was kept before is still found.
+            admission, spent = replace(admission, max_active=0), error
+        try:
+            return await parts.store.submit(job, admission)
         except TooManyJobsError as error:
+            if spent is not None:
+                parts.accounts.refused(spent)
+                raise spent from None
             error.retry_after = error.retry_after or await parts.waits.for_room(tenant.name)
             raise
         except QueueFullError as error:

@@ -68,6 +68,17 @@ class Picture(_Record):
     flagged: bool = False
 
 
+class Cost(_Record):
+    """What pictures cost: device time at the price of the machine that drew them, in billionths of
+    the currency."""
+
+    nanos: int
+    currency: str
+    machine: str
+    purchase: str
+    prices_as_of: str
+
+
 class Result(_Record):
     """What a finished generation left. Seconds by phase in `timings`; `cached`: nothing was
     drawn for it."""
@@ -79,16 +90,20 @@ class Result(_Record):
     prompt_truncated: bool = False
     timings: dict[str, float] = Field(default_factory=dict)
     device_seconds: float = 0.0
+    cost: Cost | None = None
     endpoint: str | None = None
     cached: bool = False
 
 
 class Checkpoint(_Record):
-    """A generation between two steps: `key` of the object storage, and where it may go on."""
+    """A generation between two steps: `key` of the object storage, where it may go on, and what it
+    had cost by then (device time, and billionths of the currency)."""
 
     key: str
     step: int
     runtime_identity: str
+    device_seconds: float = 0.0
+    nanos: int = 0
 
 
 class Webhook(_Record):

@@ -28,6 +28,10 @@ _SPREAD = 0.2
 """Pauses differ by so much, so that gateways of one store do not go in step."""
 
 
+async def _nothing(_job: Job) -> None:
+    return
+
+
 class _Files(Protocol):
     async def delete_job(self, job: Job, *, pictures: bool = True) -> None: ...
 
@@ -44,7 +48,11 @@ class Loop:
 
 
 class Maintenance:
-    """The loops of upkeep."""
+    """The loops of upkeep.
+
+    Args:
+        on_lost: told of each job whose worker was lost.
+    """
 
     def __init__(
         self,
@@ -52,7 +60,9 @@ class Maintenance:
         results: _Files,
         settings: GatewaySettings,
         metrics: Metrics,
+        on_lost: Callable[[Job], Awaitable[None]] = _nothing,
     ) -> None:
+        self._on_lost = on_lost
         self._store = store
         self._results = results
         self._settings = settings
@@ -77,6 +87,7 @@ class Maintenance:
         for job in jobs:
             logger.warning("job %s: its worker was lost (attempt %d)", job.id, job.attempts)
             self._metrics.attempt(job.model, "lost")
+            await self._on_lost(job)
         self._count_ended(jobs)
 
     async def overdue(self) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from diffusion_core.errors import ConfigError
 from diffusion_core.validation import first_error
+from diffusion_costs.prices import Purchase
 
 PREFIX = "GATEWAY_"
 
@@ -35,6 +36,12 @@ class EndpointSettings(BaseModel):
     inference: str
     management: str
     pool: Literal["on-demand", "spot"] = "on-demand"
+    machine: str | None = None
+    """Its name in the price table; None: as the gateway's setting says."""
+    machine_share: float = Field(1.0, gt=0, le=1)
+    """The part of that machine that this TorchServe has: one GPU of eight is 0.125."""
+    purchase: Purchase | None = None
+    """How the machine is paid for; None: as its pool says."""
     models: tuple[str, ...] = ()
     key_file: Path | None = None
     certificate: Path | None = None
@@ -103,6 +110,18 @@ class GatewaySettings(BaseModel):
     device_memory_mb: PositiveInt | None = None
     """What the workers of all models together may take on one endpoint; None: no bound."""
     spot_notices: Literal["none", "aws", "gcp", "azure"] = "none"
+
+    # What it costs.
+    machine: str | None = None
+    """What endpoints run on that do not say; None: nothing is priced."""
+    prices_file: Path = Path("config/prices.yaml")
+    """Read where a machine is named."""
+    tags_file: Path | None = None
+    """None: service diffusion-inference, environment production."""
+    budgets_file: Path | None = None
+    named_tenants: tuple[str, ...] = ()
+    """Tenants with series of their own in the metrics, beside those that budgets name."""
+    usage_lifetime_s: Seconds = 34_560_000.0
 
     # Telling others.
     traces: str | None = None

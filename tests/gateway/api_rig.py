@@ -23,7 +23,7 @@ from diffusion_core.request import RequestSchema
 from diffusion_gateway.api.app import create_app
 from diffusion_gateway.errors import UnknownModelError
 from diffusion_gateway.gateway import Gateway
-from diffusion_gateway.job import Job, Lane, Result, Status
+from diffusion_gateway.job import Cost, Job, Lane, Result, Status
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.settings import GatewaySettings
 from diffusion_gateway.storage.cache import ResponseCache
@@ -185,7 +185,7 @@ async def claim(gateway: Gateway, worker: str = "worker") -> Job | None:
     return await gateway.store.claim(worker, "emoji", tuple(Lane), 30.0)
 
 
-async def finish(gateway: Gateway, job: Job) -> bool:
+async def finish(gateway: Gateway, job: Job, cost: Cost | None = None) -> bool:
     """Ends a claimed job with a picture for each of its images."""
     seed = job.fields["seed"]
     files = [
@@ -200,6 +200,7 @@ async def finish(gateway: Gateway, job: Job) -> bool:
         scheduler="DDIMScheduler",
         timings={"denoising": 0.5},
         device_seconds=0.5,
+        cost=cost,
     )
     return await gateway.store.end(job, Status.COMPLETED, result=result)
 

@@ -14,6 +14,7 @@ pytest.register_assert_rewrite(
     "contract_keeping",
     "contract_leases",
     "contract_queue",
+    "contract_usage",
     "store_contract",
 )
 

@@ -25,6 +25,9 @@ from diffusion_gateway.settings import EndpointSettings
 
 IDENTITY = "runtime-of-the-fake"
 
+STEP_S = 0.01
+"""Device time of a step, as it tells with each."""
+
 CALL = frozenset({"negative_prompt", "guidance_scale"})
 
 NO_WORKER = (503, {"code": 503, "type": "ServiceUnavailable", "message": "has no worker"})
@@ -72,7 +75,8 @@ class Asked:
     async def steps(self, first: int, last: int, pause: float = 0.0) -> None:
         """Progress events."""
         for step in range(first, last + 1):
-            await self.send("progress", step=step, steps=self.fields["num_inference_steps"])
+            steps, spent = self.fields["num_inference_steps"], step * STEP_S
+            await self.send("progress", step=step, steps=steps, device_seconds=spent)
             await asyncio.sleep(pause)
 
     async def complete(self) -> None:

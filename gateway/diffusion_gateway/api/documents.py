@@ -6,7 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from diffusion_gateway.job import Event, Job, Picture, Status
+from diffusion_costs.money import Money
+from diffusion_gateway.job import Cost, Event, Job, Picture, Status
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -109,6 +110,7 @@ class Documents:
             "prompt_truncated": result.prompt_truncated,
             "timings": result.timings,
             "device_seconds": result.device_seconds,
+            "cost": _cost(result.cost),
             "identity": result.identity,
             "runtime_identity": result.runtime_identity,
         }
@@ -167,6 +169,31 @@ class Documents:
         if job.webhook is not None:
             asked["webhook"] = job.webhook.model_dump(mode="json")
         return asked
+
+
+def _cost(cost: Cost | None) -> dict[str, str] | None:
+    if cost is None:
+        return None
+    amount = Money.from_nanos(cost.nanos, cost.currency).plain(9)
+    return {
+        "amount": amount,
+        "currency": cost.currency,
+        "machine": cost.machine,
+        "purchase": cost.purchase,
+        "prices_as_of": cost.prices_as_of,
+    }
+
+
+def cost_headers(job: Job) -> dict[str, str]:
+    """What a job's pictures took and cost, as headers of an answer about it."""
+    result = job.result
+    if result is None:
+        return {}
+    told = {"X-Device-Seconds": f"{result.device_seconds:.6f}"}
+    cost = _cost(result.cost)
+    if cost is not None:
+        told["X-Cost"] = f"{cost['amount']} {cost['currency']}"
+    return told
 
 
 def base_of(connection: HTTPConnection, public_url: str | None) -> str:

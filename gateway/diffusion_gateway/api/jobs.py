@@ -16,7 +16,7 @@ from diffusion_core.errors import InvalidFieldError, OverloadedError
 from diffusion_core.tracing import HEADER
 from diffusion_gateway.api.auth import Reader, Submitter, gateway_of, own_job
 from diffusion_gateway.api.bodies import no_parameters, read_fields
-from diffusion_gateway.api.documents import Documents, base_of
+from diffusion_gateway.api.documents import Documents, base_of, cost_headers
 from diffusion_gateway.api.leaving import left
 from diffusion_gateway.api.problems import UnsupportedTypeError
 from diffusion_gateway.api.reference import GENERATE_BODY, TICKET_BODY, headers, problems
@@ -28,7 +28,9 @@ from diffusion_gateway.tickets import WATCH_S
 router = APIRouter()
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
-_SUBMITTED = headers("Location", "Idempotency-Replayed", "Preference-Applied")
+_SUBMITTED = headers(
+    "Location", "Idempotency-Replayed", "Preference-Applied", "X-Device-Seconds", "X-Cost"
+)
 _JOB_ID = r"^[0-9a-f]{32}$"
 
 
@@ -65,7 +67,7 @@ class _DeleteQuery(BaseModel):
             "headers": _SUBMITTED,
         },
         202: {"description": "The job is kept.", "model": JobDocument, "headers": _SUBMITTED},
-        **problems(400, 404, 409, 413, 415, 422),
+        **problems(400, 402, 404, 409, 413, 415, 422),
     },
     openapi_extra=GENERATE_BODY,
 )
@@ -101,6 +103,7 @@ async def generate(
         job = await _ended(request, job, tenant, wait_s)
     documents = _documents(request)
     told["Location"] = f"{base_of(request, gateway.settings.public_url)}/jobs/{job.id}"
+    told |= cost_headers(job)
     status = 200 if wait_s is not None and job.status.ended else 202
     return _json(await documents.job(job), status, told)
 
@@ -187,7 +190,14 @@ async def list_jobs(
 @router.get(
     "/jobs/{job_id}",
     response_class=Response,
-    responses={200: {"description": "The job.", "model": JobDocument}, **problems(404, 422)},
+    responses={
+        200: {
+            "description": "The job.",
+            "model": JobDocument,
+            "headers": headers("X-Device-Seconds", "X-Cost"),
+        },
+        **problems(404, 422),
+    },
 )
 async def get_job(
     request: Request, job_id: str, tenant: Reader, query: Annotated[_JobQuery, Query()]
@@ -195,7 +205,8 @@ async def get_job(
     """Tells where a job stands, and its pictures once it is completed; `include=request` also what
     was asked for."""
     job = await own_job(request, job_id, tenant)
-    return _json(await _documents(request).job(job, request=query.include == "request"))
+    document = await _documents(request).job(job, request=query.include == "request")
+    return _json(document, headers=cost_headers(job))
 
 
 @router.delete(

@@ -14,7 +14,7 @@ from diffusion_core.errors import InvalidFieldError, MalformedBodyError
 from diffusion_core.tracing import HEADER
 from diffusion_gateway.api.auth import Submitter, gateway_of, reader
 from diffusion_gateway.api.bodies import no_parameters, read_fields
-from diffusion_gateway.api.documents import Documents, base_of
+from diffusion_gateway.api.documents import Documents, base_of, cost_headers
 from diffusion_gateway.api.leaving import left, until_gone
 from diffusion_gateway.api.openai_answers import Answers, Kind
 from diffusion_gateway.api.openai_errors import error_answers
@@ -29,6 +29,7 @@ from diffusion_gateway.api.openai_request import (
 )
 from diffusion_gateway.api.openai_schemas import STREAM, ImageList, ModelEntry, ModelPage, body_of
 from diffusion_gateway.api.problems import UnsupportedTypeError
+from diffusion_gateway.api.reference import headers
 from diffusion_gateway.tenants import Tenant
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ _IMAGES: dict[int | str, dict[str, Any]] = {
             JOB_HEADER: {
                 "description": "The job, for /jobs/{job_id}.",
                 "schema": {"type": "string"},
-            }
+            },
+            **headers("X-Device-Seconds", "X-Cost"),
         },
     },
-    **error_answers(400, 401, 403, 404, 409, 413, 415, 421, 429, 499, 500, 502, 503, 504, 507),
+    **error_answers(400, 401, 402, 403, 404, 409, 413, 415, 421, 429, 499, 500, 502, 503, 504, 507),
 }
 
 
@@ -176,7 +178,8 @@ async def _drawn(
     if job is None:
         await waiting.give_up()
         return Response(status_code=499)
-    return _json(await waiting.answers.whole(job, as_url=asked.as_url), told)
+    answer = await waiting.answers.whole(job, as_url=asked.as_url)
+    return _json(answer, told | cost_headers(job))
 
 
 def _preview_every(request: Request, asked: Asked) -> int:

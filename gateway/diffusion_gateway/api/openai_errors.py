@@ -51,6 +51,8 @@ def error_document(problem: Mapping[str, Any]) -> dict[str, Any]:
     status, code = status_of(problem), problem.get("code")
     if status == 429:
         kind = "rate_limit_error"
+    elif status == 402:
+        kind = "insufficient_quota"
     else:
         kind = "invalid_request_error" if status < 500 else "server_error"
     detail = ErrorDetail(
@@ -70,6 +72,7 @@ def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _TEXTS = {
     400: "The body or a value cannot be honoured; `param` names it.",
     401: "No API key, or one that is not known.",
+    402: "The tenant has spent its budget of this period.",
     403: "Not from a page of this origin, or not for this key.",
     404: "There is no such model.",
     409: "The idempotency key was used with another body.",

@@ -19,6 +19,7 @@ from diffusion_gateway.options import REFUSED, JobOptions
 _TEXTS = {
     400: "The body is not what its content type says.",
     401: "No API key, or one that is not known.",
+    402: "The tenant has spent its budget of this period; `bound` holds the amounts.",
     403: "Not from a page of this origin, or not for this key.",
     404: "There is no such thing, or it is not yours.",
     409: "The idempotency key was used with another body.",
@@ -38,6 +39,8 @@ _HEADER_TEXTS = {
     "Location": "The job.",
     "Idempotency-Replayed": "true, where the job is an earlier submission's.",
     "Preference-Applied": "How long the answer was allowed to take.",
+    "X-Device-Seconds": "What the pictures took of a device, once they are there.",
+    "X-Cost": "What that cost, and the currency, where machines are priced.",
     "ETag": "Of the file's content.",
     "Cache-Control": "How long the file may be kept.",
 }
@@ -122,7 +125,7 @@ def _problem(status: int) -> dict[str, Any]:
         "description": _TEXTS[status],
         "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    if status in (429, 503):
+    if status in (402, 429, 503):
         response["headers"] = headers("Retry-After")
     return response
 

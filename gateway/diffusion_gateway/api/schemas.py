@@ -40,6 +40,16 @@ class Image(_Document):
     flagged: bool = Field(description="Whether the model's safety checker withheld it.")
 
 
+class Cost(_Document):
+    """What a job's pictures cost: device time at the price of the machine that drew them."""
+
+    amount: str = Field(description="A decimal number.")
+    currency: str
+    machine: str = Field(description="Its name in the price table.")
+    purchase: str = Field(description="on_demand, spot or reserved.")
+    prices_as_of: str = Field(description="When the price table was last looked after.")
+
+
 class Links(_Document):
     """Where the job can be looked at, watched and cancelled."""
 
@@ -77,7 +87,8 @@ class JobDocument(_Document):
     scheduler: str | None = None
     prompt_truncated: bool | None = None
     timings: dict[str, float] | None = Field(None, description="By phase.")
-    device_seconds: float | None = None
+    device_seconds: float | None = Field(None, description="Of all attempts that were of use.")
+    cost: Cost | None = Field(None, description="Where machines are priced.")
     identity: str | None = Field(None, description="Of all that decides the picture.")
     runtime_identity: str | None = None
     request: dict[str, Any] | None = Field(None, description="With `include=request`.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -110,13 +110,25 @@ class ObjectStorage:
         assert self._opened is not None, "the object storage is not open"
         return self._opened
 
-    async def put(self, key: str, data: bytes, content_type: str, *, synced: bool = False) -> None:
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        content_type: str,
+        *,
+        synced: bool = False,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         """Writes a file, over one of the same key; `synced`: it is on disk when this returns (a
-        cloud has it on several by then)."""
+        cloud has it on several by then). A cloud keeps `metadata` with it."""
         opened = self.opened
         attributes: Any = None
         if opened.cloud is not None:
-            attributes = {"Content-Type": content_type, "Cache-Control": self._cache_control}
+            attributes = {
+                "Content-Type": content_type,
+                "Cache-Control": self._cache_control,
+                **(metadata or {}),
+            }
         try:
             async with self._operation():
                 # One request a file: a multipart upload that breaks off leaves parts that cost

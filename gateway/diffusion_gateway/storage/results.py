@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from diffusion_core.errors import ConfigError
 from diffusion_core.source_image import parse_source
+from diffusion_costs.tags import Tags, prometheus_labels
 from diffusion_gateway.errors import UnknownJobError, UpstreamError
 from diffusion_gateway.job import Job, Picture
 from diffusion_gateway.settings import GatewaySettings
@@ -32,6 +33,9 @@ _LONGEST_SIGNATURE = timedelta(days=7)
 
 _ORPHAN_S = 3600.0
 """A file may come so long before the record that names it."""
+
+_COMPONENT = "model-storage"
+"""Of the tags: what storage costs is this part's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class ResultStore(ObjectStorage):
         )
         self._settings = settings
         self._jobs = jobs
+        self._tags = Tags() if settings.tags_file is None else Tags.read(settings.tags_file)
 
     async def open(self) -> None:
         """Opens the storage; `ConfigError` for settings that cannot hold."""
@@ -89,12 +94,23 @@ class ResultStore(ObjectStorage):
         raise ConfigError(f"results_signed: {reason}", field="results_signed")
 
     async def put(
-        self, key: str, data: bytes, content_type: str, *, synced: bool | None = None
+        self,
+        key: str,
+        data: bytes,
+        content_type: str,
+        *,
+        synced: bool | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Writes a file whole; inputs and pictures are on disk when this returns."""
+        """Writes a file whole; inputs and pictures are on disk when this returns.
+
+        `metadata`, which a cloud keeps with it, is the service's tags where nothing else is given.
+        """
         if synced is None:
             synced = key.startswith(_PROMISED)
-        await super().put(key, data, content_type, synced=synced)
+        if metadata is None:
+            metadata = prometheus_labels(self._tags.of(_COMPONENT))
+        await super().put(key, data, content_type, synced=synced, metadata=metadata)
 
     async def copy(self, source: str, target: str) -> None:
         """Copies a file; `UnknownFileError` if there is none at `source`."""
@@ -130,11 +146,13 @@ class ResultStore(ObjectStorage):
             measured = await self.in_thread(_measure, file.data, self._settings.thumbnail_pixels)
         except ValueError:
             raise UpstreamError("the model server sent what is no image") from None
+        # Azure takes no hyphen in such a name, as Prometheus takes none.
+        tags = prometheus_labels(self._tags.of(_COMPONENT, job.model))
         key, thumbnail = picture_key(job, index, file.content_type), None
         if measured.thumbnail is not None:
             thumbnail = thumbnail_key(key)
-            await self.put(thumbnail, measured.thumbnail, CONTENT_TYPE)
-        await self.put(key, file.data, file.content_type)
+            await self.put(thumbnail, measured.thumbnail, CONTENT_TYPE, metadata=tags)
+        await self.put(key, file.data, file.content_type, metadata=tags)
         return Picture(
             key=key,
             thumbnail=thumbnail,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusion_gateway.errors import AttemptsExhaustedError
-from diffusion_gateway.job import Checkpoint, Job, Lane, Result, Status
+from diffusion_gateway.job import Checkpoint, Cost, Job, Lane, Result, Status
 from diffusion_gateway.stores.store import MAX_ATTEMPTS
 
 STANDING = (
@@ -64,7 +64,13 @@ def restored(record: str | bytes, standing: Mapping[str, Any]) -> Job:
 
 def shared(result: Result) -> Result:
     """A result as a job gets it for which nothing was drawn."""
-    return result.model_copy(update={"cached": True, "device_seconds": 0.0})
+    nothing = {"device_seconds": 0.0, "cost": free(result.cost)}
+    return result.model_copy(update={"cached": True, **nothing})
+
+
+def free(cost: Cost | None) -> Cost | None:
+    """The cost of what was drawn for another job: nothing, of the same currency."""
+    return None if cost is None else cost.model_copy(update={"nanos": 0})
 
 
 def size(result: Result) -> int:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 PREFIX = "diffusion:{jobs}:"
 
-_PARTS = ("queue", "jobs", "operations", "keeping")
+_PARTS = ("queue", "jobs", "operations", "keeping", "usage")
 
 _CONNECTIONS = 16
 _ANSWER_S = 5.0
@@ -42,6 +42,9 @@ _REPEATABLE = frozenset(
         "position",
         "renew",
         "end",
+        "charge",
+        "usage",
+        "spent",
         "depths",
         "events",
         "shares_files",

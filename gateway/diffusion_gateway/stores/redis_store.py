@@ -23,6 +23,7 @@ from diffusion_gateway.stores.event_hub import Cancellations, EventHub
 from diffusion_gateway.stores.job_record import asked, exhausted, is_id, shared, size, tells_end
 from diffusion_gateway.stores.redis_events import RedisListener
 from diffusion_gateway.stores.redis_link import PREFIX, RedisLink
+from diffusion_gateway.stores.redis_usage import RedisUsage
 from diffusion_gateway.stores.redis_views import events_of, job_of, jobs_of, known, result_of
 from diffusion_gateway.stores.store import (
     PROMOTED,
@@ -44,7 +45,7 @@ _GRACE_S = 20.0
 renew it either."""
 
 
-class RedisStore:
+class RedisStore(RedisUsage):
     """A `JobStore` in Redis 6.2 or later, or what speaks as it does. For one event loop."""
 
     def __init__(self, url: str) -> None:

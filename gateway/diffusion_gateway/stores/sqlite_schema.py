@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffusion_core.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -109,6 +109,21 @@ CREATE TABLE api_keys (
 CREATE TABLE pings (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 """
 
+_USAGE = """
+CREATE TABLE usage (
+    slot INTEGER NOT NULL, tenant TEXT NOT NULL, model TEXT NOT NULL, bucket TEXT NOT NULL,
+    machine TEXT NOT NULL, purchase TEXT NOT NULL, currency TEXT NOT NULL,
+    nanos INTEGER NOT NULL, micros INTEGER NOT NULL, jobs INTEGER NOT NULL, images INTEGER NOT NULL,
+    PRIMARY KEY (tenant, slot, model, bucket, machine, purchase, currency)
+) WITHOUT ROWID;
+CREATE INDEX usage_slots ON usage (slot);
+
+-- What was charged of late, so that nothing is charged twice.
+CREATE TABLE charged (entry TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX charged_at ON charged (at);
+"""
+"""Since version 2."""
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection whose commits are on disk when they return; transactions are begun by hand."""
@@ -121,13 +136,14 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Makes the tables of a new file; refuses a file that a newer gateway wrote."""
+    """Makes the tables that are missing; refuses a file that a newer gateway wrote."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == VERSION:
         return
-    if version != 0:
+    if version > VERSION:
         raise ConfigError(
             f"store_url: {path} has the format {version}, this gateway reads {VERSION}",
             field="store_url",
         )
-    connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    missing = _USAGE if version else _SCHEMA + _USAGE
+    connection.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {VERSION}; COMMIT;")

@@ -31,6 +31,7 @@ from diffusion_gateway.stores.sqlite_cache import SqliteCache
 from diffusion_gateway.stores.sqlite_jobs import JobTable, job_of
 from diffusion_gateway.stores.sqlite_keys import SqliteKeys
 from diffusion_gateway.stores.sqlite_memory import SqliteMemory
+from diffusion_gateway.stores.sqlite_usage import SqliteUsage
 from diffusion_gateway.stores.store import (
     Admission,
     Delivery,
@@ -50,7 +51,7 @@ _TENANTS_LIST = """SELECT * FROM jobs WHERE status = ? AND id < ? AND tenant = ?
     ORDER BY id DESC LIMIT ?"""
 
 
-class SqliteStore(SqliteCache, SqliteKeys):
+class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
     """A `JobStore` in a file. One process at a time; for one event loop."""
 
     def __init__(self, path: Path) -> None:

@@ -15,6 +15,11 @@ from diffusion_gateway.job import Checkpoint, Event, Job, Lane, Result, Status
 
 MAX_ATTEMPTS = 3
 
+SLOT_S = 900
+
+CHARGED_S = 3600.0
+"""For so long a charge is known by its entry, and not made again."""
+
 PROMOTED = 256
 """Jobs of a lane that `promote` looks at, at most."""
 
@@ -93,6 +98,33 @@ class KeyRecord:
     created_at: float
     settings: dict[str, Any]
     """The tenant's own bounds, see `tenants.TenantSettings`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Device time of a quarter of an hour, by who it is charged to.
+
+    Days of every time zone begin at a whole quarter of an hour of UTC, so sums of slots are exact.
+
+    Attributes:
+        slot: quarters of an hour since 1970, see `slot_of`.
+        bucket: used, cancelled, failed, repeated, lost, or held (machines, used or not).
+        machine, purchase, currency: empty where no price is known.
+        nanos: money, in billionths.
+        micros: device time, in millionths of a second; of `held`, time by workers.
+    """
+
+    slot: int
+    tenant: str
+    model: str
+    bucket: str
+    machine: str = ""
+    purchase: str = ""
+    currency: str = ""
+    nanos: int = 0
+    micros: int = 0
+    jobs: int = 0
+    images: int = 0
 
 
 class JobStore(Protocol):
@@ -267,6 +299,21 @@ class JobStore(Protocol):
     async def cache_drop(self, key: str) -> Result | None:
         """Forgets what is kept under `key`."""
 
+    # What was spent.
+
+    async def charge(self, entry: str, usage: Usage, now: float) -> bool:
+        """Adds to a slot's usage, once for each `entry`; False if that was charged in the last
+        hour already."""
+
+    async def usage(self, since: int, before: int) -> Sequence[Usage]:
+        """Sums by slot, tenant, model, bucket, machine, purchase and currency, of those slots."""
+
+    async def spent(self, tenant: str, currency: str, since: int, before: int) -> int:
+        """What a tenant was charged in those slots, in billionths of a currency."""
+
+    async def forget_usage(self, before: int) -> None:
+        """Forgets the usage of earlier slots."""
+
     # Tenants.
 
     async def put_key(self, record: KeyRecord) -> None:
@@ -286,3 +333,8 @@ class JobStore(Protocol):
 
         Returns 0, or the seconds until there will be one (none is taken then).
         """
+
+
+def slot_of(moment: float) -> int:
+    """The slot of usage that a moment (seconds since 1970) lies in."""
+    return int(moment // SLOT_S)

@@ -49,12 +49,14 @@ class AnswerError(UpstreamError):
     Attributes:
         answered: the HTTP status.
         document: the model's own problem document; None where TorchServe itself refused.
+        device_seconds: what the request had taken by then, where the model told.
     """
 
     def __init__(
         self, answered: int, document: dict[str, Any] | None, said: str, retry_after: float | None
     ) -> None:
         super().__init__(f"the model server answered {answered}: {said}", retry_after=retry_after)
+        self.device_seconds = 0.0
         self.answered = answered
         self.document = document
         self.said = said
@@ -246,7 +248,9 @@ class TorchServe:
             if self._tokens is None or retried or not expired:
                 break
             key = await self._tokens.replace(kind, key)
-        raise AnswerError.of(response.status_code, said, response.headers.get("Retry-After"))
+        refused = AnswerError.of(response.status_code, said, response.headers.get("Retry-After"))
+        refused.device_seconds = _seconds(response.headers.get("X-Device-Seconds")) or 0.0
+        raise refused
 
 
 async def _read(response: httpx2.Response) -> bytes:

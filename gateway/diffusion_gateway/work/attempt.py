@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffusion_core.tracing import Span, Traces
+from diffusion_gateway.costs.attempt_costs import AttemptCosts
 from diffusion_gateway.errors import (
     ResultsUnavailableError,
     StoreUnavailableError,
@@ -29,6 +30,7 @@ from diffusion_gateway.work.drawing import Drawing, Drawn, Losses, NotDrawnError
 from diffusion_gateway.work.reports import Reports
 
 if TYPE_CHECKING:
+    from diffusion_gateway.costs.accounts import Accounts
     from diffusion_gateway.estimates import Estimator
     from diffusion_gateway.metrics import Metrics
     from diffusion_gateway.notify.webhooks import Webhooks
@@ -66,6 +68,7 @@ class Tools:
     choose: Callable[[Job], Registration | None]
     losses: Losses
     traces: Traces
+    accounts: Accounts
 
 
 class Stop(StrEnum):
@@ -100,6 +103,7 @@ class Attempt:
         self._tools = tools
         self._stopped: Stop | None = None
         self._reports = Reports(job, tools.store, tools.results)
+        self._costs = AttemptCosts(job, tools.accounts, tools.estimator, tools.metrics)
         self.drawing = Drawing(
             job,
             registration,
@@ -109,6 +113,8 @@ class Attempt:
             tools.losses,
             checkpoint_every=_checkpoint_every(job, tools),
             traces=tools.traces,
+            tariff=tools.accounts.tariff,
+            spending=self._costs.spending,
         )
         self._span = Span()
         self._task: asyncio.Task[Drawn] | None = None
@@ -178,6 +184,7 @@ class Attempt:
         self.drawing.leave()
         try:
             result, files = _read(drawn)
+            result = self._costs.of_result(result)
             began = time.monotonic()
             with tools.traces.span("upload", self._span.traceparent, pictures=len(files)):
                 pictures = await persist(
@@ -188,7 +195,6 @@ class Attempt:
         except UpstreamError as error:
             return await self._fail(error.problem())
         except ResultsUnavailableError:
-            tools.metrics.wasted(job.model, result.device_seconds)
             return await self._hand_back(blamed=False)
         tools.metrics.uploaded(job.model, time.monotonic() - began)
         await self._reports.flush()
@@ -197,6 +203,7 @@ class Attempt:
             return await self._too_late(drawn, result)
         ended = self._as_ended(Status.COMPLETED, result)
         tools.metrics.job_ended(ended)
+        await self._kept(lambda: self._costs.used(len(pictures)))
         tools.estimator.observe(ended, drawn.together, time.monotonic() - self.began)
         await self._reports.forget_checkpoint()
         await tools.cache.keep(job, result)
@@ -211,6 +218,7 @@ class Attempt:
             kept = None
         if kept is not None and kept.pictures == result.pictures:
             # The store had taken our word, only its answer was lost on the way.
+            await self._kept(lambda: self._costs.used(len(result.pictures)))
             return "completed"
         files = [key for one in result.pictures for key in (one.key, one.thumbnail) if key]
         with contextlib.suppress(ResultsUnavailableError):
@@ -223,6 +231,7 @@ class Attempt:
         if not await self._kept(lambda: store.end(self.job, Status.FAILED, error=problem)):
             return await self._drop()
         self._tools.metrics.job_ended(self._as_ended(Status.FAILED))
+        await self._kept(self._costs.failed)
         await self._reports.forget_checkpoint()
         return "failed"
 
@@ -231,6 +240,11 @@ class Attempt:
         back = await self._kept(lambda: store.hand_back(self.job, blamed=blamed))
         if back is None:
             return await self._drop()
+        step, kept, ended = self.drawing.step, self._reports.checkpoint, back.status.ended
+        if blamed:
+            await self._kept(lambda: self._costs.lost(step, kept, ended=ended))
+        else:
+            await self._kept(lambda: self._costs.handed_on(step, kept))
         why = "its worker was lost" if blamed else "no fault of its own"
         logger.info("job %s: handed back at step %d: %s", self.job.id, self.drawing.step, why)
         if not back.status.ended:
@@ -241,15 +255,14 @@ class Attempt:
 
     async def _drop(self, drawn: Drawn | None = None) -> str:
         """The job is somebody else's, or nobody's: so is what was drawn of it."""
-        tools = self._tools
         if drawn is not None:
-            wasted = float(drawn.answer.get("device_seconds", 0.0))
-        else:
-            wasted = tools.estimator.device_seconds(self.job, self.drawing.step)
-        tools.metrics.wasted(self.job.model, wasted)
+            self._costs.spending.told(float(drawn.answer.get("device_seconds", 0.0)))
+        step, kept = self.drawing.step, self._reports.checkpoint
         if self._stopped is Stop.CANCELLED:
+            await self._kept(lambda: self._costs.cancelled(step))
             await self._reports.forget_checkpoint()
             return "cancelled"
+        await self._kept(lambda: self._costs.handed_on(step, kept))
         return "lost"
 
     def _as_ended(self, status: Status, result: Result | None = None) -> Job:

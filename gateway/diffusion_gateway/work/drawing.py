@@ -11,6 +11,8 @@ from typing import Any
 
 from diffusion_core.errors import ServingError
 from diffusion_core.tracing import Traces
+from diffusion_gateway.costs.spending import Spending, Spent
+from diffusion_gateway.costs.tariff import Tariff
 from diffusion_gateway.errors import ResultsUnavailableError, UpstreamError
 from diffusion_gateway.job import Job
 from diffusion_gateway.storage.results import ResultStore
@@ -72,6 +74,7 @@ class Drawing:
 
     Attributes:
         registration: where it has its place; None while it looks for one and afterwards.
+        spending: what it takes of devices.
         step: denoising steps done.
         committed: whether it is being drawn in classic mode, where nothing can stop it.
         traceparent: of the attempt that it is part of.
@@ -88,13 +91,17 @@ class Drawing:
         *,
         checkpoint_every: int,
         traces: Traces,
+        tariff: Tariff,
+        spending: Spending,
     ) -> None:
         self.job = job
         self.registration = registration
+        self.spending = spending
         self.step = 0
         self.committed = False
         self.traceparent: str | None = None
         self._traces = traces
+        self._tariff = tariff
         self._reports = reports
         self._results = results
         self._choose = choose
@@ -163,6 +170,10 @@ class Drawing:
     async def _bear(self, error: UpstreamError, one: Registration) -> None:
         """Returns where the job may be tried again; raises where it may not."""
         verdict = await judge(error, one.endpoint)
+        if isinstance(error, AnswerError):
+            self.spending.told(error.device_seconds)
+        if not isinstance(verdict, WorkerLost | ServerLost):
+            self.spending.answered()
         if isinstance(verdict, Fails):
             one.breaker.succeeded()
             raise NotDrawnError(verdict.problem)
@@ -180,18 +191,17 @@ class Drawing:
 
     async def _draw(self, one: Registration) -> dict[str, Any]:
         await self._until_alone(one)
+        checkpoint = None if self._from_start else self._reports.checkpoint
         try:
             fields = await request_fields(
-                self.job,
-                one,
-                self._results,
-                checkpoint_every=self._every,
-                checkpoint=None if self._from_start else self._reports.checkpoint,
+                self.job, one, self._results, checkpoint_every=self._every, checkpoint=checkpoint
             )
         except ResultsUnavailableError:
             raise NotDrawnError from None
         except ServingError as error:
             raise NotDrawnError(error.problem()) from None
+        resumed = Spent.until(checkpoint if "checkpoint" in fields else None)
+        self.spending.begin(self._tariff.device(one.endpoint), resumed)
         # It may wait for as long as those before it are drawn, then for as long as it is.
         silence = 2 * longest_s(one) + 30
         with self._traces.span("draw", self.traceparent, endpoint=one.label) as span:
@@ -218,14 +228,15 @@ class Drawing:
             async for event in events:
                 match event.get("type"):
                     case "progress":
+                        self.spending.told(float(event.get("device_seconds", 0.0)))
                         self._step(int(event["step"]), one)
                     case "preview":
                         self._reports.preview(event)
                     case "checkpoint":
-                        self._reports.checkpointing(event, one.runtime_identity or "")
+                        cost = self.spending.until(float(event.get("device_seconds", 0.0)))
+                        self._reports.checkpointing(event, one.runtime_identity or "", cost)
                     case "error":
-                        problem = event["error"]
-                        raise AnswerError(problem["status"], problem, problem["code"], None)
+                        raise _refused(event)
                     case "completed":
                         answer = event
         if answer is None:
@@ -237,6 +248,14 @@ class Drawing:
         self._first = self._first or (self.step, time.monotonic())
         one.outstanding[self.job.id] = self.job.work * (1 - self.step / self.job.steps)
         self._reports.progress(self.step)
+
+
+def _refused(event: dict[str, Any]) -> AnswerError:
+    """The error that ended a stream."""
+    problem = event["error"]
+    error = AnswerError(problem["status"], problem, problem["code"], None)
+    error.device_seconds = float(event.get("device_seconds", 0.0))
+    return error
 
 
 def _sharing(one: Registration) -> float:

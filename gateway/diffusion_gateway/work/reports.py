@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 from diffusion_core.errors import ServingError
+from diffusion_gateway.costs.spending import Spent
 from diffusion_gateway.job import Checkpoint, Job
 from diffusion_gateway.storage.results import ResultStore, checkpoint_key, preview_key
 from diffusion_gateway.stores.store import JobStore
@@ -43,7 +44,7 @@ class Reports:
         self._told = 0
         self._told_at = 0.0
         self._previews: deque[dict[str, Any]] = deque(maxlen=_PREVIEWS)
-        self._newest: tuple[dict[str, Any], str] | None = None
+        self._newest: tuple[dict[str, Any], str, Spent] | None = None
         self._come = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -57,9 +58,9 @@ class Reports:
         self._previews.append(event)
         self._come.set()
 
-    def checkpointing(self, event: dict[str, Any], identity: str) -> None:
-        """A checkpoint came, drawn under this runtime identity."""
-        self._newest = (event, identity)
+    def checkpointing(self, event: dict[str, Any], identity: str, cost: Spent) -> None:
+        """A checkpoint came, drawn under this runtime identity at this cost."""
+        self._newest = (event, identity, cost)
         self._come.set()
 
     async def flush(self) -> None:
@@ -111,11 +112,17 @@ class Reports:
     async def _tell_checkpoint(self) -> None:
         if self._newest is None:
             return
-        (event, identity), self._newest = self._newest, None
+        (event, identity, cost), self._newest = self._newest, None
         step = int(event["step"])
         key = f"{checkpoint_key(self._job.id, step)}-{self._job.attempts}"
         await self._results.put(key, b64decode(event["checkpoint"]), "application/octet-stream")
-        new = Checkpoint(key=key, step=step, runtime_identity=identity)
+        new = Checkpoint(
+            key=key,
+            step=step,
+            runtime_identity=identity,
+            device_seconds=cost.device_seconds,
+            nanos=cost.nanos,
+        )
         replaced = await self._store.progress(self._job, step, new)
         if replaced is not None:
             await self._results.delete([replaced.key])

@@ -67,6 +67,7 @@ class Worker:
             webhooks=gateway.webhooks,
             choose=self._choose,
             losses=Losses(),
+            accounts=gateway.accounts,
             traces=gateway.traces,
         )
 

@@ -1,0 +1,88 @@
+"""The tariff: what a second of a device costs at an endpoint, at a moment."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from diffusion_core.errors import ConfigError
+from diffusion_costs.money import NANOS
+from diffusion_costs.prices import Prices, Purchase
+from diffusion_gateway.settings import EndpointSettings, GatewaySettings
+
+if TYPE_CHECKING:
+    from diffusion_gateway.upstream.endpoints import Endpoint
+
+logger = logging.getLogger(__name__)
+
+_BY_POOL = {"on-demand": Purchase.ON_DEMAND, "spot": Purchase.SPOT}
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A price by the second; one without a currency is no price, and costs nothing."""
+
+    machine: str = ""
+    purchase: str = ""
+    currency: str = ""
+    by_second: Decimal = Decimal(0)
+
+    def nanos(self, seconds: float) -> int:
+        """What so many seconds cost, in billionths."""
+        return round(self.by_second * Decimal(str(seconds)) * NANOS)
+
+    def shared(self, by: int) -> Quote:
+        """The price of each of several workers that hold the machine together."""
+        return Quote(self.machine, self.purchase, self.currency, self.by_second / max(1, by))
+
+
+class Tariff:
+    """Quotes of the price table for the endpoints of the settings.
+
+    Args:
+        clock: seconds since 1970.
+
+    Raises `ConfigError` for a machine without a price.
+    """
+
+    def __init__(self, settings: GatewaySettings, clock: Callable[[], float] = time.time) -> None:
+        self.prices: Prices | None = None
+        self._default = settings.machine
+        self._clock = clock
+        named = [one for one in settings.endpoints if one.machine or settings.machine]
+        if not named and settings.machine is None:
+            return
+        try:
+            self.prices = Prices.read(settings.prices_file)
+            for one in named:
+                self.machine(one)
+        except ConfigError as error:
+            raise ConfigError(f"prices_file: {error.message}", field="prices_file") from None
+        warning = self.prices.warning(datetime.fromtimestamp(clock(), UTC).date())
+        if warning is not None:
+            logger.warning("%s: %s", settings.prices_file, warning)
+
+    @property
+    def currency(self) -> str:
+        """Of all quotes; empty where nothing is priced."""
+        return "" if self.prices is None else self.prices.currency
+
+    def machine(self, one: EndpointSettings) -> Quote:
+        """What an endpoint's machine, or its part of one, costs now."""
+        name = one.machine or self._default
+        if self.prices is None or name is None:
+            return Quote()
+        purchase = one.purchase or _BY_POOL[one.pool]
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        hourly = self.prices.hourly(name, purchase, now) * one.machine_share
+        return Quote(name, purchase, hourly.currency, hourly.amount / 3600)
+
+    def device(self, endpoint: Endpoint) -> Quote:
+        """What a device-second costs there: the workers that hold the machine share its price."""
+        workers = sum(one.known.workers for one in endpoint.registrations.values())
+        return self.machine(endpoint.settings).shared(workers)

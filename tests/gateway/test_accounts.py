@@ -1,0 +1,271 @@
+"""Accounts: quotes, charges once each, limits with their amounts, clocks that jump."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from costs_rig import accounts, budget_file, charged, price_table, priced
+from diffusion_core.errors import ConfigError
+from diffusion_gateway.costs.holding import TURN_S, Holding
+from diffusion_gateway.costs.spending import Spending, Spent
+from diffusion_gateway.costs.tariff import Quote, Tariff
+from diffusion_gateway.errors import BudgetSpentError
+from diffusion_gateway.job import Job, new_id
+from diffusion_gateway.settings import EndpointSettings, GatewaySettings
+from diffusion_gateway.stores.sqlite_store import SqliteStore
+from diffusion_gateway.upstream.endpoints import Endpoint, Registration
+from diffusion_gateway.upstream.torchserve import Registered
+
+NOON = datetime.fromisoformat("2026-11-22T12:00:00+00:00").timestamp()
+
+
+class Clock:
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def job(tenant: str = "acme") -> Job:
+    return Job(
+        id=new_id(), tenant=tenant, model="emoji", fields={}, steps=5, work=1.0, submitted_at=NOON
+    )
+
+
+def endpoint(workers: int = 1, **settings: Any) -> Endpoint:
+    made = Endpoint.of(
+        EndpointSettings(inference="http://one", management="http://one", **settings)
+    )
+    made.alive = True
+    known = Registered("emoji", "1.0", "a.mar", 2, True, workers, workers, frozenset())
+    made.registrations["emoji"] = Registration(made, known)
+    return made
+
+
+def told(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    return registry.get_sample_value(f"diffusion_gateway_{name}", labels)
+
+
+def test_a_device_second_costs_its_share_of_the_machine(tmp_path: Path) -> None:
+    tariff = Tariff(GatewaySettings(**priced(tmp_path)), Clock())
+    assert tariff.device(endpoint()).nanos(1) == 1_000_000
+    assert tariff.device(endpoint(workers=4)).nanos(1) == 250_000
+    assert tariff.device(endpoint(pool="spot")).nanos(1) == 250_000
+    assert tariff.device(endpoint(purchase="reserved")).nanos(1) == 500_000
+    assert tariff.device(endpoint(machine_share=0.125)).nanos(1) == 125_000
+
+
+def test_a_price_that_changes_in_mid_month_holds_from_its_day(tmp_path: Path) -> None:
+    machines = {
+        "gpu": {
+            "source": "-",
+            "prices": [
+                {"from": "2026-01-01", "on_demand": 3.6},
+                {"from": "2026-11-23", "on_demand": 7.2},
+            ],
+        }
+    }
+    clock = Clock()
+    settings = {"machine": "gpu", "prices_file": price_table(tmp_path, machines=machines)}
+    tariff = Tariff(GatewaySettings.model_validate(settings), clock)
+    assert tariff.device(endpoint()).nanos(2) == 2_000_000
+    clock.now += 43_200
+    assert tariff.device(endpoint()).nanos(2) == 4_000_000
+
+
+def test_without_a_machine_time_is_counted_and_nothing_priced(tmp_path: Path) -> None:
+    tariff = Tariff(GatewaySettings(prices_file=tmp_path / "none.yaml"), Clock())
+    assert tariff.device(endpoint()) == Quote()
+    assert tariff.currency == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"machine": "tpu"}, "tpu: is no machine"),
+        ({"endpoints": [{"inference": "a", "management": "a", "machine": "tpu"}]}, "tpu"),
+        ({"prices_file": Path("none.yaml")}, "none.yaml"),
+    ],
+)
+def test_a_machine_without_a_price_keeps_the_gateway_from_starting(
+    tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match="prices_file") as refused:
+        Tariff(GatewaySettings.model_validate({**priced(tmp_path), **settings}))
+    assert said in str(refused.value)
+
+
+def test_an_old_table_is_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = price_table(tmp_path, good_for_days=30)
+    Tariff(GatewaySettings(machine="gpu", prices_file=table), Clock(NOON + 31 * 86_400))
+    assert "31 days old" in caplog.text
+
+
+async def test_used_and_cancelled_time_is_the_tenants_and_the_rest_the_services(
+    tmp_path: Path, sqlite_store: SqliteStore
+) -> None:
+    registry = CollectorRegistry()
+    made = accounts(tmp_path, sqlite_store, Clock(), registry, named_tenants=["acme"])
+    quote = made.tariff.device(endpoint())
+    for tenant in ("acme", "stranger"):
+        one = job(tenant)
+        for bucket in ("used", "cancelled", "failed", "repeated", "lost"):
+            spent = Spent(2.0, quote.nanos(2.0))
+            assert await made.charge(one, bucket, spent, quote, one.id, images=1)
+            assert not await made.charge(one, bucket, spent, quote, one.id)
+    rows = await charged(sqlite_store)
+    assert {key: row.nanos for key, row in rows.items()} == {
+        ("acme", "used"): 2_000_000,
+        ("acme", "cancelled"): 2_000_000,
+        ("stranger", "used"): 2_000_000,
+        ("stranger", "cancelled"): 2_000_000,
+        ("_service", "failed"): 4_000_000,
+        ("_service", "repeated"): 4_000_000,
+        ("_service", "lost"): 4_000_000,
+    }
+    assert rows["acme", "used"].jobs == 1
+    seen = {
+        tenant: told(
+            registry,
+            "charged_device_seconds_total",
+            model="emoji",
+            tenant=tenant,
+            bucket=bucket,
+        )
+        for tenant, bucket in (("acme", "used"), ("_other", "used"), ("_service", "lost"))
+    }
+    assert seen == {"acme": 2.0, "_other": 2.0, "_service": 4.0}
+    cost = told(
+        registry,
+        "cost_total",
+        model="emoji",
+        tenant="acme",
+        bucket="used",
+        currency="USD",
+        service="diffusion-inference",
+        environment="production",
+        component="inference-worker",
+        model_id="emoji",
+    )
+    assert cost == pytest.approx(0.002)
+
+
+async def test_a_tenant_over_a_hard_budget_is_refused_until_the_period_ends(
+    tmp_path: Path, sqlite_store: SqliteStore
+) -> None:
+    clock, registry = Clock(), CollectorRegistry()
+    budgets = budget_file(
+        tmp_path,
+        soft={"amount": 0.001, "period": "day", "tenant": "acme"},
+        each={"amount": 0.0025, "period": "week", "tenant": "*", "hard": True, "currency": "EUR"},
+    )
+    made = accounts(tmp_path, sqlite_store, clock, registry, budgets_file=budgets)
+    quote = made.tariff.device(endpoint())
+    await made.charge(job(), "used", Spent(4.999, quote.nanos(4.999)), quote, "a")
+    await made.check("acme")
+    await made.charge(job(), "cancelled", Spent(0.001, quote.nanos(0.001)), quote, "b")
+    with pytest.raises(BudgetSpentError) as refused:
+        await made.check("acme")
+    assert refused.value.status == 402
+    assert refused.value.bound == {
+        "budget": "each",
+        "limit": "0.002500",
+        "spent": "0.002500",
+        "currency": "EUR",
+        "period": "week",
+        "resets_at": "2026-11-23T00:00:00Z",
+    }
+    assert refused.value.retry_after == 43_200
+    await made.check("another")
+    clock.now += 43_200
+    await made.check("acme")
+    await made.show_budgets()
+    assert told(registry, "budget_spent", budget="soft", tenant="acme", currency="USD") == 0.0
+    assert told(registry, "budget_limit", budget="soft", tenant="acme", currency="USD") == 0.001
+    assert told(registry, "budget_elapsed_ratio", budget="each") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "settings", "said"),
+    [
+        ({"hard": True}, {"machine": None}, "nothing is priced"),
+        ({"currency": "CHF"}, {}, "no exchange rate for CHF"),
+    ],
+)
+def test_a_budget_that_nothing_can_hold_is_an_error(
+    tmp_path: Path, budget: dict[str, Any], settings: dict[str, Any], said: str
+) -> None:
+    path = budget_file(tmp_path, one={"amount": 1, "tenant": "*", **budget})
+    store = SqliteStore(tmp_path / "jobs.sqlite")
+    with pytest.raises(ConfigError, match=said):
+        accounts(
+            tmp_path, store, Clock(), CollectorRegistry(), **{"budgets_file": path, **settings}
+        )
+
+
+async def test_machines_are_charged_once_a_turn_by_whichever_gateway(
+    tmp_path: Path, sqlite_store: SqliteStore
+) -> None:
+    clock, registries = Clock(), (CollectorRegistry(), CollectorRegistry())
+    alive, dead = endpoint(workers=3), endpoint()
+    dead.alive = False
+    loops = [
+        Holding(
+            accounts(tmp_path, sqlite_store, clock, registry),
+            sqlite_store,
+            lambda: [alive, dead],
+            1000.0,
+            clock,
+        )
+        for registry in registries
+    ]
+    for _ in range(8):
+        for loop in loops:
+            await loop.turn()
+        clock.now += TURN_S / 4
+    # A clock that jumps back charges nothing twice.
+    clock.now -= TURN_S
+    await loops[0].turn()
+    (held,) = [one for one in await sqlite_store.usage(0, 1 << 40) if one.bucket == "held"]
+    assert held.nanos == 2 * TURN_S * 1_000_000
+    assert held.micros == 2 * TURN_S * 3 * 1_000_000
+    seconds = [
+        told(one, "held_machine_seconds_total", machine="gpu", purchase="on_demand") or 0.0
+        for one in registries
+    ]
+    assert sum(seconds) == 2 * TURN_S
+    clock.now += 10_000
+    await loops[0].turn()
+    rows = [one for one in await sqlite_store.usage(0, 1 << 40) if one.bucket == "held"]
+    assert [row.slot for row in rows] == [int(clock.now // 900)]
+
+
+def test_spending_follows_what_is_of_use() -> None:
+    now = [0.0]
+    spending = Spending(Spent(1.0, 100), lambda: now[0])
+    quote = Quote("gpu", "spot", "USD", Decimal(100).scaleb(-9))
+    spending.begin(quote, resumed=Spent(1.0, 100))
+    spending.told(2.0)
+    spending.told(1.5)
+    assert spending.useful == Spent(3.0, 300)
+    assert spending.until(1.0) == Spent(2.0, 200)
+    # Another server goes on from a checkpoint at 2 s: one second is done again.
+    spending.begin(quote, resumed=Spent(2.0, 200))
+    assert (spending.repeated, spending.useful) == (Spent(1.0, 100), Spent(2.0, 200))
+    # And a third from nothing.
+    spending.begin(quote, resumed=Spent())
+    assert (spending.repeated, spending.useful) == (Spent(3.0, 300), Spent())
+    now[0] += 4.0
+    spending.assume(9.0)
+    assert spending.useful == Spent(4.0, 400)
+    spending.begin(quote, resumed=Spent())
+    spending.answered()
+    spending.assume(9.0)
+    assert spending.useful == Spent()
