@@ -159,6 +159,10 @@ class Metrics:
         """A request was answered; `route` is its template."""
         self._http.labels(route, method, str(status)).inc()
         self._http_seconds.labels(route).observe(seconds)
+
+    def sent(self, route: str, size: int) -> None:
+        """So many bytes of bodies and messages went out."""
+        self._sent.labels(route).inc(size)
         if route not in _NO_EVENTS:
             self._met(asked_model.get(), "request", kind_of_status(status))
 
@@ -238,6 +242,7 @@ class Metrics:
         self._http_seconds = self._histogram(
             "http_request_seconds", "Until an answer begins", _HTTP_S, "route"
         )
+        self._sent = self._counter("sent_bytes", "Of bodies and WebSocket messages", "route")
         self._watchers = self._gauge("watchers", "Watchers of jobs", "transport")
         self._webhooks = self._counter("webhooks", "Webhook deliveries tried", "outcome")
         self._upkeep_failures = self._counter(

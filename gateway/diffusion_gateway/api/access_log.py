@@ -42,9 +42,11 @@ def hide_queries() -> None:
 class _Counts(Protocol):
     def http(self, route: str, method: str, status: int, seconds: float) -> None: ...
 
+    def sent(self, route: str, size: int) -> None: ...
+
 
 class AccessLog:
-    """Logs and counts a request once its answer begins."""
+    """Logs and counts a request once its answer begins, and the bytes of the answer."""
 
     def __init__(self, app: ASGIApp, counts: _Counts) -> None:
         self._app = app
@@ -63,6 +65,9 @@ class AccessLog:
             if status is not None:
                 self._note(scope, status, time.perf_counter() - begun)
             await send(message)
+            size = _size(message)
+            if size:
+                self._counts.sent(_route(scope), size)
 
         await self._app(scope, receive, noting)
 
@@ -70,13 +75,26 @@ class AccessLog:
         method = scope.get("method", "WEBSOCKET")
         if method not in _METHODS and method != "WEBSOCKET":
             method = "OTHER"
-        route = getattr(scope.get("route"), "path", "none")
-        self._counts.http(route, method, status, seconds)
+        self._counts.http(_route(scope), method, status, seconds)
         if logger.isEnabledFor(logging.INFO):
             # Quoted: a path may hold line breaks, or terminals' control characters.
             path = quote(scope["path"])[:_LONGEST_PATH]
             client = (scope.get("client") or ("-", 0))[0]
             logger.info("%s %s %s %d %.1f ms", client, method, path, status, seconds * 1000)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the route: bounded, where a path is not."""
+    return getattr(scope.get("route"), "path", "none")
+
+
+def _size(message: Message) -> int:
+    """Bytes that a message sends to the client, headers and frames left out."""
+    if message["type"] == "http.response.body":
+        return len(message.get("body", b""))
+    if message["type"] == "websocket.send":
+        return len(message.get("bytes") or (message.get("text") or "").encode())
+    return 0
 
 
 def _status(message: Message) -> int | None:
