@@ -32,6 +32,12 @@ RESULTS_URL ?=
 GATEWAY_PORT ?=
 TENANT ?=
 REVOKE ?=
+# For make monitoring: where both listen, who is told (an Alertmanager's configuration), and a file
+# with an API key of a gateway that asks for one.
+PROMETHEUS_PORT ?=
+ALERTMANAGER_PORT ?=
+RECEIVERS ?=
+KEY_FILE ?=
 # For make report: whom to ask, and about which time.
 PROMETHEUS ?=
 FROM ?=
@@ -60,7 +66,8 @@ export PROMPT_VALUE
 
 KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT STEPS SEED OUT PORT \
 	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS VARIANT PIPELINE_CONFIG ALLOW_PICKLE \
-	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE PROMETHEUS FROM TO SAMPLE \
+	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE PROMETHEUS_PORT ALERTMANAGER_PORT RECEIVERS \
+	KEY_FILE PROMETHEUS FROM TO SAMPLE \
 	BILLS METERS ALERTMANAGER CLOUD
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
@@ -70,7 +77,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo archive inspect profile serve stop status logs image scale batch \
-	register unregister update metrics describe up down keys dashboards report \
+	register unregister update metrics describe up down keys monitoring dashboards report \
 	lint type test test-full bench clean python \
 	cost-report cost-meters cost-budgets
 
@@ -157,7 +164,13 @@ up: python ## Start TorchServe and the job gateway; PORT=, GATEWAY_PORT=, REDIS_
 		$(call option,--gateway-port,GATEWAY_PORT) $(call option,--redis-url,REDIS_URL) \
 		$(call option,--results-url,RESULTS_URL)
 
-down: ## End the gateway, which hands back what it holds, and TorchServe
+monitoring: install ## Start Prometheus and Alertmanager on what runs; PROMETHEUS_PORT=, ALERTMANAGER_PORT=, RECEIVERS=, KEY_FILE=
+	@$(RUN) scripts/monitoring.py up $(call option,--prometheus-port,PROMETHEUS_PORT) \
+		$(call option,--alertmanager-port,ALERTMANAGER_PORT) \
+		$(call option,--receivers,RECEIVERS) $(call option,--key-file,KEY_FILE)
+
+down: ## End the monitoring, the gateway, which hands back what it holds, and TorchServe
+	@if [ -d run/monitoring ] && [ -x $(RUN) ]; then $(RUN) scripts/monitoring.py down; fi
 	@if ls .venv/installed-*gateway* .venv/installed-*dev* >/dev/null 2>&1; then \
 		$(RUN) scripts/gateway.py down; else echo "The gateway was not running."; fi
 
