@@ -28,7 +28,7 @@ from diffusion_engine.places import Place, server_folder
 from diffusion_engine.reporter import Reporter
 from diffusion_engine.request_trace import follow
 from diffusion_engine.service import DiffusionService, open_service
-from diffusion_engine.worker_changes import of_answer, of_clients_gone
+from diffusion_engine.worker_changes import of_answer, of_client_gone
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
             folder, config, gpu_id=properties.get("gpu_id"), on_device_fault=_end_process
         )
         if config.continuous_batching:
-            self._flights = Flights(self.service.cancel)
+            self._flights = Flights(self._let_go)
         self.initialized = True
         place = Place(server_folder(), context.model_name)
         send = partial(_send, context.metrics)
@@ -109,7 +109,7 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
             if part.last is not False:
                 ended.append((part.pending, part.answer))
         context.stopping_criteria = stops
-        self._tell(ended, flights.count_gone())
+        self._tell(ended)
         flights.turn_over()
         return bodies
 
@@ -118,12 +118,18 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
         assert self.service is not None
         return self.service.describe()
 
-    def _tell(self, ended: list[tuple[Pending, Answer]], gone: int = 0) -> None:
-        """Counts requests that are about to be answered, and those whose clients have gone."""
+    def _tell(self, ended: list[tuple[Pending, Answer]]) -> None:
+        """Counts requests that are about to be answered."""
         assert self.reporter is not None
         model = self.context.model_name
-        changes = [change for one in ended for change in of_answer(model, *one)]
-        self.reporter.record([*changes, *of_clients_gone(model, gone)])
+        self.reporter.record(change for one in ended for change in of_answer(model, *one))
+
+    def _let_go(self, pending: Pending) -> None:
+        """A client has gone; in continuous mode that is noticed between turns too."""
+        assert self.service is not None
+        self.service.cancel(pending)
+        assert self.reporter is not None
+        self.reporter.record(of_client_gone(self.context.model_name))
 
     def _submit(
         self, row: Any, index: int, context: Any, wake: Callable[[], None] = lambda: None

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import requests
 from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    from serving.server import Server
 
 
 class Scrape:
@@ -37,3 +43,8 @@ class Scrape:
             for (known, has), value in self.samples.items()
             if known == name and wanted <= has
         }
+
+
+def scrape(server: Server) -> Scrape:
+    """The metrics of a TorchServe as they are now."""
+    return Scrape(requests.get(f"{server.require().metrics}/metrics", timeout=10).text)

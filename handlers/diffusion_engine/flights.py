@@ -39,7 +39,6 @@ class Flights:
         self._cancel = cancel
         self._flights: dict[str, Pending] = {}
         self._begun: set[str] = set()
-        self._gone = 0
         self._woken = threading.Event()
         self._lock = threading.Lock()
         self._turn_ended: float | None = None
@@ -62,12 +61,6 @@ class Flights:
         with self._lock:
             for request_id in set(self._flights) - set(ids):
                 self._drop(request_id)
-
-    def count_gone(self) -> int:
-        """How many clients have gone since the last call of this."""
-        with self._lock:
-            gone, self._gone = self._gone, 0
-        return gone
 
     def add(self, request_id: str, pending: Pending) -> None:
         """Takes a request aboard."""
@@ -118,7 +111,6 @@ class Flights:
     def _drop(self, request_id: str) -> None:
         pending = self._flights[request_id]
         self._forget(request_id)
-        self._gone += 1
         self._cancel(pending)
 
     def _forget(self, request_id: str) -> None:

@@ -140,11 +140,10 @@ def of_answer(model: str, pending: Pending, answer: Answer) -> Iterator[Change]:
         yield Change("diffusion_phase_duration_seconds", (model, phase), seconds)
 
 
-def of_clients_gone(model: str, count: int) -> Iterator[Change]:
-    """What requests count for whose clients did not wait for an answer."""
-    if count:
-        yield Change("diffusion_requests_total", (model, "499"), count)
-        yield Change("diffusion_errors_total", (model, "cancelled"), count)
+def of_client_gone(model: str) -> Iterator[Change]:
+    """What a request counts for whose client did not wait for its answer."""
+    yield Change("diffusion_requests_total", (model, "499"), 1)
+    yield Change("diffusion_errors_total", (model, "cancelled"), 1)
 
 
 def _errors(kind: type[ServingError] = ServingError) -> list[type[ServingError]]:

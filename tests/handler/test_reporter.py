@@ -19,7 +19,7 @@ from diffusion_engine.pending import PHASES
 from diffusion_engine.places import Place
 from diffusion_engine.reporter import Reporter
 from diffusion_engine.service import DiffusionService
-from diffusion_engine.worker_changes import of_answer, of_clients_gone
+from diffusion_engine.worker_changes import of_answer, of_client_gone
 from handler_client import Client, open_client
 from tiny import tiny_stable_diffusion
 from unpacked import unpack
@@ -196,11 +196,11 @@ def test_cancelled_and_failed_work_is_told_apart(
     assert [answer.status for answer in answers] == [499, 500]
     pairs = zip((gone, failed), answers, strict=True)
     reporter.record(change for pair in pairs for change in of_answer("tiny", *pair))
-    reporter.record(of_clients_gone("tiny", 3))
+    reporter.record(of_client_gone("tiny"))
     reporter.tell()
     assert told["diffusion_errors_total", "tiny", "model"] == 1
-    assert told["diffusion_errors_total", "tiny", "cancelled"] == 1 + 3
-    assert told["diffusion_requests_total", "tiny", "499"] == 1 + 3
+    assert told["diffusion_errors_total", "tiny", "cancelled"] == 1 + 1
+    assert told["diffusion_requests_total", "tiny", "499"] == 1 + 1
     assert told["diffusion_device_seconds_total", "tiny", "failed"] > 0
     assert told["diffusion_device_seconds_total", "tiny", "cancelled"] > 0
     shares = sum(told["diffusion_device_seconds_total", "tiny", how] for how in ENDINGS)

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-import requests
 
-from scraped import Scrape
+from scraped import Scrape, scrape
 from served import ROOT, ask, build
 from serving.fleet import Fleet
 from serving.ports import free_base
 from serving.server import Server
 
-pytestmark = [pytest.mark.system, pytest.mark.full]
+pytestmark = [pytest.mark.system, pytest.mark.full, pytest.mark.timeout(900)]
 
 MODELS = ("one", "two")
 PHASES = ("parsing", "queue_wait", "encoding", "denoising", "decoding", "image_file", "whole")
@@ -63,7 +62,7 @@ class Stand:
         self.clients = {model: Client(f"{inference}/predictions/{model}") for model in MODELS}
 
     def scrape(self) -> Scrape:
-        return Scrape(requests.get(f"{self.server.require().metrics}/metrics", timeout=10).text)
+        return scrape(self.server)
 
     def pids(self, model: str) -> set[int]:
         return {worker.pid for worker in self.fleet.management.version(model).workers}

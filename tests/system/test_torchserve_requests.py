@@ -10,7 +10,7 @@ import psutil
 import pytest
 import requests
 
-from scraped import Scrape
+from scraped import scrape
 from served import PNG, ask, ask_together
 from serving.fleet import Fleet
 from serving.server import Server
@@ -141,11 +141,6 @@ def settled(counted: Callable[[], list[float]]) -> list[float]:
         time.sleep(3)
         if counted() == before:
             return before
-
-
-def scrape(server: Server) -> Scrape:
-    """The metrics of the server as they are now."""
-    return Scrape(requests.get(f"{server.require().metrics}/metrics", timeout=10).text)
 
 
 def test_describe_tells_limits(url: str, fleet: Fleet) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from scraped import scrape
 from served import ask, ask_together, build
 from serving.fleet import Fleet
 from serving.server import Server
@@ -106,13 +107,19 @@ def test_a_request_of_one_step_ends_in_one_turn(url: str) -> None:
         assert list(stream(url, num_inference_steps=1))[-1]["type"] == "completed"
 
 
-def test_a_client_that_goes_away_frees_its_place(url: str) -> None:
+def test_a_client_that_goes_away_frees_its_place_and_counts(url: str, server: Server) -> None:
+    labels = {"model": "flowing", "status": "499"}
+    before = scrape(server).total("diffusion_requests_total", **labels)
     events = stream(url, num_inference_steps=900)
     next(events)
     assert in_flight(url) == 1
     events.close()
     # Its going is seen when TorchServe next writes to it: after the next event.
     assert _settles(url, 0, within=5.0)
+    end = time.monotonic() + 15
+    while scrape(server).total("diffusion_requests_total", **labels) != before + 1:
+        assert time.monotonic() < end
+        time.sleep(0.5)
 
 
 def _settles(url: str, count: int, within: float) -> bool:
