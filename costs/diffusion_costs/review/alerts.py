@@ -34,6 +34,8 @@ class Alert:
             "labels": {
                 "alertname": self.name,
                 "severity": self.severity,
+                # As the receivers know what concerns those who pay.
+                "topic": "cost",
                 "source": "bill",
                 **self.labels,
             },
