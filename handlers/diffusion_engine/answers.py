@@ -142,9 +142,9 @@ def picture_answer(
     return Answer(200, json.dumps(body).encode(), JSON)
 
 
-def error_answer(error: ServingError) -> Answer:
-    """The problem document of an error."""
-    headers = {}
+def error_answer(error: ServingError, device_seconds: float = 0.0) -> Answer:
+    """The problem document of an error, and what the request had taken of the device by then."""
+    headers = {"X-Device-Seconds": f"{device_seconds:.6f}"} if device_seconds else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     return Answer(error.status, json.dumps(error.problem()).encode(), PROBLEM, headers)

@@ -27,7 +27,8 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The end of a step: how many are done of how many, and the latents now.
+    """The end of a step: how many are done of how many, the latents now, and the device time that
+    the request has taken.
 
     `snapshot` takes the call's state; it raises `NotSavableError` where the scheduler's cannot be.
     """
@@ -36,6 +37,7 @@ class Step:
     total: int
     latents: torch.Tensor | None
     snapshot: Callable[[], Snapshot]
+    device_seconds: float = 0.0
 
 
 OnStep = Callable[[Step], None]
@@ -84,7 +86,7 @@ class Ticket:
 
     `timings` are seconds by phase: queue, encode, denoise, decode; a shared call's whole time
     counts for each request in it (that is what a client waits), while `device_seconds` is the
-    request's share by rows (that is what it costs).
+    request's share of models' time by rows and its own script's (that is what it costs).
     `intervals` are when each phase was entered first and left last, on the engine's clock.
     """
 
@@ -222,7 +224,8 @@ class PipelineCall:
         self.latents = tensors.get("latents")
         if self.ticket.job.on_step is not None:
             total = self.pipeline.num_timesteps or step + 1
-            self.ticket.job.on_step(Step(step + 1, total, self.latents, self._snapshot))
+            spent = self.ticket.device_seconds
+            self.ticket.job.on_step(Step(step + 1, total, self.latents, self._snapshot, spent))
         return {}
 
     def _snapshot(self) -> Snapshot:

@@ -19,7 +19,7 @@ from diffusion_core.errors import (
     ServingError,
 )
 from diffusion_core.policy import SchedulingPolicy
-from diffusion_engine.call import Job, PipelineCall, Ticket, pictures, waiting_of
+from diffusion_engine.call import Job, PipelineCall, Ticket, waiting_of
 from diffusion_engine.faults import (
     DeviceFaultError,
     as_serving_error,
@@ -107,6 +107,8 @@ class StepEngine:
 
     def step(self) -> bool:
         """Runs one model call and resumes who waited for it. False when there is nothing to do."""
+        if not self._calls:
+            self.forward.begin()
         self._admit()
         self._expire()
         calls = self._next()
@@ -254,11 +256,11 @@ class StepEngine:
     def _advance(self, call: PipelineCall, move: Callable[[], None]) -> None:
         """Lets the pipeline run to its next pause or its end; its own exceptions end it alone."""
         try:
-            move()
+            result = self.forward.by_itself(call, move)
             if call.pending is not None:
                 self._pause(call, call.pending.kind)
                 return
-            result = pictures(call)
+            assert result is not None
         except Exception as error:
             self._fail(call, error)
             return

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 
 from diffusion_core.policy import SchedulingPolicy
-from diffusion_engine.call import PipelineCall
+from diffusion_engine.call import Pictures, PipelineCall, pictures
 from diffusion_engine.faults import DeviceFaultError, Ending, classify, forget_frames
 from diffusion_engine.joining import RowRule, join_outputs, split_output
 from diffusion_engine.served import ServedPipeline
@@ -28,7 +28,8 @@ class Outcome:
 
 @dataclass(slots=True)
 class Counts:
-    """What the forwards came to. `seconds` is time inside models, on the engine's clock.
+    """What the forwards came to. `seconds` is time at work for requests, inside models and in the
+    requests' own scripts between them, on the engine's clock.
 
     Attributes:
         batches: how often so many requests shared a denoiser call.
@@ -72,6 +73,11 @@ class Forward:
         self._policy = policy
         self._fixed_batch = fixed_batch
         self._clock = clock
+        self._attributed_until = clock()
+
+    def begin(self) -> None:
+        """Work begins after a rest, which is nobody's."""
+        self._attributed_until = self._clock()
 
     def place(self, call: PipelineCall) -> None:
         """Tells the policy which calls a pending denoiser call may share, and its rows."""
@@ -89,7 +95,7 @@ class Forward:
         started, splits = self._clock(), self.counts.splits
         outcomes = self._attempt(calls)
         seconds = max(0.0, self._clock() - started)
-        self._attribute(calls, seconds)
+        self._attribute(calls)
         pending = calls[0].pending
         whole = splits == self.counts.splits and all(one.error is None for one in outcomes)
         if pending is not None and pending.kind == "denoise":
@@ -98,6 +104,18 @@ class Forward:
                 self.call_seconds = seconds
                 self._policy.observe([call.waiting for call in calls], seconds)
         return outcomes
+
+    def by_itself(self, call: PipelineCall, move: Callable[[], None]) -> Pictures | None:
+        """Lets a request's script run to its next pause, or to its end: then what it drew.
+
+        Nobody shares that time, and nobody else has the device meanwhile.
+        """
+        try:
+            move()
+            drawn = None if call.pending is not None else pictures(call)
+        finally:
+            self._attribute([call])
+        return drawn and replace(drawn, device_seconds=call.ticket.device_seconds)
 
     def _attempt(self, calls: Sequence[PipelineCall]) -> list[Outcome]:
         pending = [call.pending for call in calls if call.pending is not None]
@@ -193,8 +211,14 @@ class Forward:
             self.counts.encoder_calls += 1
         return output
 
-    def _attribute(self, calls: Sequence[PipelineCall], seconds: float) -> None:
-        """Each request's share of the time is its share of the rows."""
+    def _attribute(self, calls: Sequence[PipelineCall]) -> None:
+        """Charges the time since the last charge: to each request by its share of the rows.
+
+        No moment between two rests is left out, so shares come to the time that the thread worked.
+        """
+        now = self._clock()
+        seconds = max(0.0, now - self._attributed_until)
+        self._attributed_until = now
         self.counts.seconds += seconds
         rows = sum(call.waiting.rows for call in calls)
         for call in calls:

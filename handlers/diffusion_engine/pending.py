@@ -93,15 +93,19 @@ class Pending:
         assert self.stream is not None
         assert self.request is not None
         assert self._files is not None
-        self.stream.put("progress", {"step": step.done, "steps": step.total})
+        spent = round(step.device_seconds, 6)
+        told = {"step": step.done, "steps": step.total, "device_seconds": spent}
+        self.stream.put("progress", told)
         if step.done >= step.total:
             return
         if _due(step, self.request.preview_every) and step.latents is not None:
             assert self._preview is not None
-            self._files.submit(self._send_preview, step.done, self._preview(step.latents[0]))
+            size = (self.request.height, self.request.width)
+            rough = self._preview(step.latents[0], *size)
+            self._files.submit(self._send_preview, step.done, rough)
         if _due(step, self.request.checkpoint_every):
             try:
-                self._files.submit(self._send_checkpoint, step.snapshot())
+                self._files.submit(self._send_checkpoint, step.snapshot(), spent)
             except NotSavableError as error:
                 logger.warning("no checkpoint: %s", error)
 
@@ -117,9 +121,10 @@ class Pending:
     def fail(self, error: ServingError) -> None:
         """Ends the request with an error."""
         self.error = error
+        spent = 0.0 if self.ticket is None else self.ticket.device_seconds
         if self.stream is not None:
-            self.stream.put("error", {"error": error.problem()})
-        self._answer(error_answer(error))
+            self.stream.put("error", {"error": error.problem(), "device_seconds": round(spent, 6)})
+        self._answer(error_answer(error, spent))
 
     def _write(self, pictures: Pictures) -> None:
         assert self.request is not None
@@ -140,12 +145,13 @@ class Pending:
         file = encode(image, "jpeg", 80, {})
         self.stream.put("preview", {"step": step, "image": base64.b64encode(file).decode()})
 
-    def _send_checkpoint(self, snapshot: Snapshot) -> None:
+    def _send_checkpoint(self, snapshot: Snapshot, spent: float) -> None:
         assert self.stream is not None
         assert self.request is not None
         assert self._sealer is not None
         sealed = base64.b64encode(self._sealer.seal(snapshot, self.request)).decode()
-        self.stream.put("checkpoint", {"step": snapshot.step, "checkpoint": sealed})
+        told = {"step": snapshot.step, "checkpoint": sealed, "device_seconds": spent}
+        self.stream.put("checkpoint", told)
 
     def _answer(self, answer: Answer) -> None:
         self._answered = time.monotonic()

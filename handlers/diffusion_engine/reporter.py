@@ -94,7 +94,7 @@ class Reporter:
             self._send(sample)
         with self._lock:
             self._place.forget()
-            self._place.keep(self._pending)
+            self._place.keep([*self._pending, *self._worker.at_stake()])
 
     def _run(self) -> None:
         while not self._closed.is_set():
