@@ -175,6 +175,7 @@ def test_as_alertmanager_takes_it() -> None:
         "labels": {
             "alertname": "BudgetSpent100",
             "severity": "critical",
+            "topic": "cost",
             "source": "bill",
             "budget": "all",
             "whose": "everything",
