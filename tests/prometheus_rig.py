@@ -1,4 +1,4 @@
-"""A real Prometheus of a test's own, which asks every second and knows the project's rules."""
+"""A real Prometheus of a test's own, which asks often and knows the project's rules."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ _PATIENCE_S = 30.0
 
 
 @contextmanager
-def prometheus(folder: Path, targets: Mapping[str, list[str]]) -> Iterator[str]:
+def prometheus(
+    folder: Path, targets: Mapping[str, list[str]], interval_s: int = 1
+) -> Iterator[str]:
     """The address of a Prometheus that scrapes `targets`, addresses by job."""
     assert PROGRAM is not None
     port = free_base(19090, count=1)
     config = folder / "prometheus.yml"
-    config.write_text(yaml.safe_dump(_config(folder, targets)))
+    config.write_text(yaml.safe_dump(_config(folder, targets, interval_s)))
     command = [PROGRAM, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
     with (folder / "prometheus.log").open("w") as log:
@@ -42,8 +44,8 @@ def prometheus(folder: Path, targets: Mapping[str, list[str]]) -> Iterator[str]:
         process.wait()
 
 
-def _config(folder: Path, targets: Mapping[str, list[str]]) -> dict[str, object]:
-    """The delivered rules, evaluated every second too; the delivered file's way of scraping."""
+def _config(folder: Path, targets: Mapping[str, list[str]], interval_s: int) -> dict[str, object]:
+    """The delivered rules, evaluated as often as is scraped."""
     rules = folder / "rules"
     rules.mkdir()
     for path in (ROOT / "config" / "prometheus" / "rules").glob("*.yaml"):
@@ -56,7 +58,9 @@ def _config(folder: Path, targets: Mapping[str, list[str]]) -> dict[str, object]
         for job, addresses in targets.items()
     ]
     return {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "global": dict.fromkeys(
+            ("scrape_interval", "scrape_timeout", "evaluation_interval"), f"{interval_s}s"
+        ),
         "rule_files": [f"{rules}/*.yaml"],
         "scrape_configs": scraped,
     }

@@ -57,7 +57,7 @@ def row() -> Row:
                     query(
                         """sum by (endpoint, state) (
                             diffusion_gateway_endpoint{job="gateway"} == 1)""",
-                        "{{endpoint}}: {{state}}",
+                        "{{state}}: {{endpoint}}",
                     ),
                 ),
                 Unit.COUNT,

@@ -91,7 +91,8 @@ def _traffic() -> Row:
                 "Jobs that end",
                 (
                     query(
-                        f"sum by (model, status) (rate(diffusion_requests_total{{{GATEWAY}}}[1m]))",
+                        f"""sum by (model, status) (
+                            rate(diffusion_requests_total{{model!="", {GATEWAY}}}[1m]))""",
                         "{{model}}, {{status}}",
                     ),
                 ),

@@ -30,10 +30,11 @@ _LEVEL_LINES = {
     Level.BAD: "#c62828",
 }
 
-_MOST_SERIES = len(_PALETTE)
+_MOST_SERIES = 6
+"""Of which a legend has room for the names."""
 _SMALL = 8.0
 _LONG_NAME = 27
-"""Letters of a name that has room beside another."""
+"""Letters of a name that has room beside another; the page's tables have it whole."""
 
 
 def draw(panel: Panel, shown: Sequence[Shown], period: Period, axes: Any) -> None:
@@ -85,7 +86,9 @@ def _lines(panel: Panel, shown: Sequence[Shown], period: Period, axes: Any) -> N
 
 
 def _areas(panel: Panel, shown: Sequence[Shown], period: Period, axes: Any) -> None:
-    kept = _most(shown, lambda series: sum(series.known))
+    # What is nothing all the time takes no place on a pile.
+    there = [one for one in shown if any(one.series.known)] or shown
+    kept = _most(there, lambda series: sum(series.known))
     rows = [[0.0 if math.isnan(value) else value for value in one.series.values] for one in kept]
     axes.stackplot(
         moments(kept[0].series.times),
@@ -95,7 +98,7 @@ def _areas(panel: Panel, shown: Sequence[Shown], period: Period, axes: Any) -> N
         alpha=0.85,
         linewidth=0,
     )
-    _finish(panel, len(shown), period, axes)
+    _finish(panel, len(there), period, axes)
 
 
 def _most(shown: Sequence[Shown], weight: Callable[[Series], float]) -> list[Shown]:
@@ -105,17 +108,19 @@ def _most(shown: Sequence[Shown], weight: Callable[[Series], float]) -> list[Sho
 
 
 def _label(one: Shown) -> str:
+    name = one.name if len(one.name) <= _LONG_NAME else f"{one.name[: _LONG_NAME - 1]}…"
     # Matplotlib leaves names that begin with an underscore out of legends.
-    return f" {one.name}" if one.name.startswith("_") else one.name
+    return f" {name}" if name.startswith("_") else name
 
 
 def _finish(panel: Panel, count: int, period: Period, axes: Any) -> None:
     low, high = axes.get_ylim()
-    if panel.floor is not None:
-        low = min(panel.floor, low) if low < 0 else panel.floor
+    if panel.floor is not None and axes.dataLim.y0 >= panel.floor:
+        low = panel.floor
+        high = high if axes.dataLim.y1 > panel.floor else panel.floor + 1
     if panel.ceiling is not None:
         high = max(panel.ceiling, high)
-    axes.set_ylim(low, high if high > low else low + 1)
+    axes.set_ylim(low, high)
     value_axis(panel.unit, axes.yaxis)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -134,7 +139,7 @@ def _legend(count: int, axes: Any) -> None:
         labels,
         loc="upper left",
         bbox_to_anchor=(-0.02, -0.13),
-        ncols=2 if max(map(len, labels)) <= _LONG_NAME else 1,
+        ncols=2,
         frameon=False,
         fontsize=_SMALL,
         labelcolor=INK,

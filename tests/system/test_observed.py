@@ -47,6 +47,15 @@ gpu_temperature_celsius{gpu_id="0"} 61
 gpu_power_watts{gpu_id="0"} 240
 """
 
+BUDGETS = """
+currency: USD
+budgets:
+  each-tenant: {amount: 1000, period: day, tenant: "*", hard: true}
+"""
+
+UNMET = {"Refused"}
+"""Panels of what did not happen: no tenant was over its budget."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -72,6 +81,9 @@ def run(
         for name in (VARIABLE, "GATEWAY_TRACES"):
             patch.setenv(name, f"file:{spans}")
         patch.setenv("GATEWAY_WEBHOOK_PRIVATE_ADDRESSES", "true")
+        patch.setenv("GATEWAY_MACHINE", "a10g")
+        patch.setenv("GATEWAY_BUDGETS_FILE", str(folder / "budgets.yaml"))
+        (folder / "budgets.yaml").write_text(BUDGETS)
         server = new_server()
         build(store, pipeline, "flow", "no-archive", continuousBatching=True, batchSize=4)
         Fleet(server).register("flow", "flow")
@@ -139,7 +151,8 @@ def test_every_query_of_every_dashboard_has_an_answer(run: Run, tmp_path: Path) 
         for board in boards()
         for panel in board.panels()
         for query in panel.queries
-        if not any(series.known for series in source.ask(query.expr, instant=panel.instant))
+        if panel.title not in UNMET
+        and not any(series.known for series in source.ask(query.expr, instant=panel.instant))
     }
     assert "\n".join(sorted(silent)) == ""
     for board in boards():
