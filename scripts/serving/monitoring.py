@@ -72,47 +72,64 @@ class Monitoring:
         rendered.chmod(0o600)
         _check([programs["promtool"], "check", "config", str(rendered)])
         _check([programs["amtool"], "check-config", str(receivers.resolve())])
-        self._run(
-            self._alertmanager,
-            [
-                programs["alertmanager"],
-                f"--config.file={receivers.resolve()}",
-                f"--storage.path={self._folder / 'alertmanager'}",
-                f"--web.listen-address={_HOST}:{alertmanager_port}",
-                # One process: no cluster to listen for.
-                "--cluster.listen-address=",
-            ],
-            alertmanager_port,
-        )
-        self._run(
-            self._prometheus,
-            [
-                programs["prometheus"],
-                f"--config.file={rendered}",
-                f"--storage.tsdb.path={self._folder / 'prometheus'}",
-                f"--storage.tsdb.retention.time={_RETENTION}",
-                f"--web.listen-address={_HOST}:{prometheus_port}",
-            ],
-            prometheus_port,
-        )
+        wanted = [
+            _Wanted(
+                self._alertmanager,
+                alertmanager_port,
+                (
+                    programs["alertmanager"],
+                    f"--config.file={receivers.resolve()}",
+                    f"--storage.path={self._folder / 'alertmanager'}",
+                    f"--web.listen-address={_HOST}:{alertmanager_port}",
+                    # One process: no cluster to listen for.
+                    "--cluster.listen-address=",
+                ),
+            ),
+            _Wanted(
+                self._prometheus,
+                prometheus_port,
+                (
+                    programs["prometheus"],
+                    f"--config.file={rendered}",
+                    f"--storage.tsdb.path={self._folder / 'prometheus'}",
+                    f"--storage.tsdb.retention.time={_RETENTION}",
+                    f"--web.listen-address={_HOST}:{prometheus_port}",
+                ),
+            ),
+        ]
+        _run(wanted)
 
     def stop(self) -> bool:
         """Ends both; False if none ran."""
         stopped = [self._prometheus.stop(), self._alertmanager.stop()]
         return any(stopped)
 
-    def _run(self, daemon: Daemon, command: Sequence[str], port: int) -> None:
-        if daemon.runs(command):
-            daemon.reload()
-            return
-        # With other ports or files than before: its data are kept.
-        daemon.stop()
-        if is_taken(port):
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A program as it is to run."""
+
+    daemon: Daemon
+    port: int
+    command: Sequence[str]
+
+
+def _run(wanted: Sequence[_Wanted]) -> None:
+    """Starts what does not run, or runs otherwise; the rest reads its files again."""
+    others = [one for one in wanted if not one.daemon.runs(one.command)]
+    # Both ports first: neither is to run without the other. Data are kept.
+    for one in others:
+        one.daemon.stop()
+        if is_taken(one.port):
             raise Trouble(
-                f"Port {port} is taken by {holder(port)}; name another one, for example "
-                f"`make monitoring {daemon.name.upper()}_PORT={free_base(9100, count=1)}`."
+                f"Port {one.port} is taken by {holder(one.port)}; name another one, for example "
+                f"`make monitoring {one.daemon.name.upper()}_PORT={free_base(9100, count=1)}`."
             )
-        daemon.start(command, f"http://{_HOST}:{port}/-/ready")
+    for one in wanted:
+        if one in others:
+            one.daemon.start(one.command, f"http://{_HOST}:{one.port}/-/ready")
+        else:
+            one.daemon.reload()
 
 
 def require_programs() -> dict[str, str]:

@@ -165,6 +165,7 @@ def test_it_watches_what_runs_and_looks_again(watched: Watched) -> None:
 
 
 def test_a_picture_shows_in_the_figures(watched: Watched) -> None:
+    watched.await_value('up{job="gateway"} == 1')
     url = f"{watched.gateway.url}/generate"
     for seed in range(3):
         answer = requests.post(
