@@ -83,6 +83,7 @@ class Daemon:
                     process.kill()
                     process.wait()
         if self._started is not None:
+            # Takes note of how a child of this very process ended, which nobody else can.
             self._started.poll()
         self._pid_file.unlink(missing_ok=True)
         return process is not None

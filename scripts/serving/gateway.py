@@ -38,6 +38,7 @@ class GatewayProcess:
         self._settings = settings
         self._pid_file = run_folder.resolve() / "gateway" / "gateway.pid"
         self._log = run_folder.resolve() / "logs" / "gateway.log"
+        self._started: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -77,8 +78,9 @@ class GatewayProcess:
         command: list[str | Path] = [sys.executable, "-m", "diffusion_gateway", "serve"]
         command += ["--config", self._config, "--pid-file", self._pid_file]
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._reap()
         with self._log.open("w") as log:
-            process = subprocess.Popen(
+            self._started = subprocess.Popen(
                 command,
                 cwd=ROOT,
                 env=environment,
@@ -87,7 +89,7 @@ class GatewayProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._wait_until_ready(process)
+        self._wait_until_ready(self._started)
 
     def stop(self) -> bool:
         """Drains and ends the gateway; False if none ran."""
@@ -101,6 +103,7 @@ class GatewayProcess:
             except psutil.TimeoutExpired:
                 process.kill()
                 process.wait()
+        self._reap()
         self._pid_file.unlink(missing_ok=True)
         return True
 
@@ -112,6 +115,11 @@ class GatewayProcess:
             f"curl -s {self.url}/generate -H 'Content-Type: application/json' "
             f"-H 'Prefer: wait=30'{key} -d {shlex.quote(body)}"
         )
+
+    def _reap(self) -> None:
+        """Takes note of how a child of this very process ended, which nobody else can."""
+        if self._started is not None:
+            self._started.poll()
 
     def _process(self) -> psutil.Process | None:
         try:

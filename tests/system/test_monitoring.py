@@ -36,10 +36,6 @@ pytestmark = [
         shutil.which("promtool") is None or shutil.which("amtool") is None,
         reason="Debian's packages prometheus and prometheus-alertmanager are not installed",
     ),
-    # The gateway outlives the object that started it, as it does behind `make up`.
-    pytest.mark.filterwarnings(
-        "ignore:.*Popen.__del__:pytest.PytestUnraisableExceptionWarning",
-    ),
 ]
 
 
