@@ -21,7 +21,7 @@ from rich.table import Table
 
 from diffusion_core.errors import ConfigError, ServingError
 from diffusion_gateway.settings import GatewaySettings, read_settings
-from diffusion_gateway.stores import open_keys
+from diffusion_gateway.stores import open_keys, open_usage
 from diffusion_gateway.tenants import Tenants, TenantSettings, tenant_settings
 
 T = TypeVar("T")
@@ -89,6 +89,32 @@ def drain(config: Config = None, pid_file: PidFile = PID_FILE) -> None:
             )
         time.sleep(_LOOK_S)
     console.print("The gateway has drained and ended.")
+
+
+@app.command()
+def usage(
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day.")],
+    config: Config = None,
+    timezone: Annotated[str, typer.Option(help="Whose days.")] = "UTC",
+) -> None:
+    """Prints what was spent as CSV, by day, tenant, model, bucket and machine."""
+    from zoneinfo import ZoneInfo, available_timezones
+
+    from diffusion_gateway.costs.usage_table import usage_between, write_csv
+
+    if timezone not in available_timezones():
+        raise ConfigError(f"timezone: {timezone} is no time zone of the IANA database")
+
+    async def read() -> Any:
+        store = open_usage(read_settings(config).store_url)
+        await store.open()
+        try:
+            return await usage_between(store, first.date(), last.date(), ZoneInfo(timezone))
+        finally:
+            await store.close()
+
+    write_csv(sys.stdout, asyncio.run(read()))
 
 
 @keys.command("create")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from diffusion_core.errors import InvalidFieldError, OverloadedError, ServingError
-from diffusion_core.identity import digest
 from diffusion_core.request import GenerationRequest
 from diffusion_core.tracing import Traces
+from diffusion_gateway.asked import IMAGES, kept_fields, steps_of, text_size, validated
 from diffusion_gateway.errors import (
     BudgetSpentError,
     QueueFullError,
@@ -42,13 +41,6 @@ if TYPE_CHECKING:
 
 _DRAWN_BITS = 53
 """Drawn seeds stay below 2**53, which every JSON reader holds exactly."""
-
-_IMAGES = ("image", "mask_image")
-
-_NOT_KEPT = frozenset({*_IMAGES, "stream", "timeout_s", "checkpoint", "checkpoint_every"})
-
-_LONG = 2048
-"""Texts and files above this many characters or bytes count by their hash in a body's digest."""
 
 _ASIDE = 1 << 18
 """Fields with more text than this are parsed on a thread: base64 of megabytes takes a while."""
@@ -129,10 +121,10 @@ class Intake:
         options, asked = split(fields, form=form)
         self._check_webhook(options)
         model = self._model(options.model)
-        if _size(asked) > _ASIDE:
-            request, body = await asyncio.to_thread(_read, model, asked, fields, form)
+        if text_size(asked) > _ASIDE:
+            request, body = await asyncio.to_thread(validated, model, asked, fields, form)
         else:
-            request, body = _read(model, asked, fields, form)
+            request, body = validated(model, asked, fields, form)
         draft = self._draft(model, request, options, tenant)
         return replace(draft, job=draft.job.model_copy(update={"body_digest": body}))
 
@@ -166,16 +158,16 @@ class Intake:
         if not seeded:
             request = replace(request, seed=secrets.randbits(_DRAWN_BITS))
         files = {
-            name: source.data for name in _IMAGES if (source := getattr(request, name)) is not None
+            name: source.data for name in IMAGES if (source := getattr(request, name)) is not None
         }
         identifier, now = new_id(), time.time()
-        steps = _steps(request)
+        steps = steps_of(request)
         job = Job(
             id=identifier,
             tenant=tenant.name,
             model=model.name,
             task=request.task,
-            fields=_kept_fields(model, request),
+            fields=kept_fields(model, request),
             inputs={name: f"inputs/{identifier}/{name}" for name in files},
             seeded=seeded,
             steps=steps,
@@ -279,40 +271,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _read(
-    model: ServedModel, asked: Mapping[str, Any], fields: Mapping[str, Any], form: bool
-) -> tuple[GenerationRequest, str]:
-    """The validated request, and a digest of all that the client sent."""
-    schema = model.schema
-    request = schema.parse_form(asked) if form else schema.parse_json(asked)
-    return request, digest({name: _short(value) for name, value in fields.items()})
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > _LONG:
-        return {"text": hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()}
-    if isinstance(value, bytes):
-        return {"file": hashlib.sha256(value).hexdigest()}
-    return value
-
-
-def _size(fields: Mapping[str, Any]) -> int:
-    return sum(len(value) for value in fields.values() if isinstance(value, (str, bytes)))
-
-
-def _steps(request: GenerationRequest) -> int:
-    """Denoising steps that will be done: over an image, only the share that `strength` says."""
-    return max(1, round(request.num_inference_steps * (request.strength or 1.0)))
-
-
-def _kept_fields(model: ServedModel, request: GenerationRequest) -> dict[str, Any]:
-    """The request in the words of the model's own schema, seed and defaults included."""
-    known = model.schema.models[request.task].model_fields
-    values = {**asdict(replace(request, image=None, mask_image=None))}
-    return {
-        name: values[name]
-        for name, field in known.items()
-        if name not in _NOT_KEPT and (values[name] is not None or field.default is not None)
-    }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import csv
+import sys
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,6 +18,7 @@ from diffusion_core.errors import ConfigError
 from diffusion_gateway.costs.holding import TURN_S, Holding
 from diffusion_gateway.costs.spending import Spending, Spent
 from diffusion_gateway.costs.tariff import Quote, Tariff
+from diffusion_gateway.costs.usage_table import usage_between, write_csv
 from diffusion_gateway.errors import BudgetSpentError
 from diffusion_gateway.job import Job, new_id
 from diffusion_gateway.settings import EndpointSettings, GatewaySettings
@@ -269,3 +273,23 @@ def test_spending_follows_what_is_of_use() -> None:
     spending.answered()
     spending.assume(9.0)
     assert spending.useful == Spent()
+
+
+async def test_usage_is_a_table_of_a_zones_days(
+    tmp_path: Path, sqlite_store: SqliteStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock(datetime.fromisoformat("2026-10-25T21:59:00+00:00").timestamp())
+    made = accounts(tmp_path, sqlite_store, clock, CollectorRegistry())
+    quote = made.tariff.device(endpoint())
+    # In Berlin that day has 25 hours: it began at 22:00 UTC and ends at 23:00.
+    for number, hours in enumerate((0.0, 1.0, 0.5)):
+        clock.now += hours * 3600
+        await made.charge(job(), "used", Spent(1.5, quote.nanos(1.5)), quote, str(number), images=1)
+    zone, first = ZoneInfo("Europe/Berlin"), date(2026, 10, 25)
+    write_csv(sys.stdout, await usage_between(sqlite_store, first, first, zone))
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["day"], row["amount"], row["jobs"], row["images"]) for row in rows] == [
+        ("2026-10-25", "0.003000000", "2", "2")
+    ]
+    both = await usage_between(sqlite_store, first, date(2026, 10, 26), zone)
+    assert [key[0].day for key in sorted(both)] == [25, 26]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import obstore
 import pytest
 
 import s3_servers
@@ -188,3 +189,18 @@ async def test_a_storage_that_is_not_there_cannot_be_reached(
     async with opened(address, monkeypatch, timeout_s=2.0) as results:
         with pytest.raises(ResultsUnavailableError, match=r"be reached|in time"):
             await results.put("generations/a/0.png", b"x", PNG)
+
+
+async def test_files_carry_the_tags_of_who_pays(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"s3://{s3_servers.BUCKET}/tagged"
+    async with opened(moto, monkeypatch, results_url=url) as store:
+        (kept,) = await store.store_pictures(job(), [StoredFile(picture(), PNG, 7)])
+        await store.put("inputs/a/image", b"bytes", "application/octet-stream")
+        tags = {"service": "diffusion-inference", "environment": "production"}
+        for key, expected in (
+            (kept.key, {**tags, "model_id": "emoji", "component": "model-storage"}),
+            ("inputs/a/image", {**tags, "component": "model-storage"}),
+        ):
+            found = await obstore.get_async(store.opened.objects, key)
+            told = {name: value for name, value in found.attributes.items() if name in expected}
+            assert told == expected

@@ -28,6 +28,16 @@ def open_store(url: str) -> JobStore:
     )
 
 
+def open_usage(url: str) -> JobStore:
+    """The store for what was spent only: an embedded one may belong to a running gateway."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite" and rest.strip("/"):
+        from diffusion_gateway.stores.sqlite_usage import SqliteUsage
+
+        return SqliteUsage(Path(rest))  # type: ignore[return-value]
+    return open_store(url)
+
+
 def open_keys(url: str) -> JobStore:
     """The store for its API keys only: an embedded one may belong to a running gateway."""
     scheme, _, rest = url.partition(":")

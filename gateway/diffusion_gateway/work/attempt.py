@@ -7,7 +7,6 @@ import contextlib
 import logging
 import math
 import time
-from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from diffusion_gateway.errors import (
 )
 from diffusion_gateway.job import Job, Result, Status
 from diffusion_gateway.patience import persist
-from diffusion_gateway.storage.results import StoredFile
 from diffusion_gateway.upstream.endpoints import Registration
+from diffusion_gateway.work.answers import read_answer
 from diffusion_gateway.work.drawing import Drawing, Drawn, Losses, NotDrawnError
 from diffusion_gateway.work.reports import Reports
 
@@ -50,8 +49,6 @@ _STORE_PATIENCE_S = 600.0
 
 _CHECKPOINT_S = 2.0
 """Less than that is drawn again sooner than it is stored and sent."""
-
-_MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +180,7 @@ class Attempt:
         self.storing = True
         self.drawing.leave()
         try:
-            result, files = _read(drawn)
+            result, files = read_answer(drawn)
             result = self._costs.of_result(result)
             began = time.monotonic()
             with tools.traces.span("upload", self._span.traceparent, pictures=len(files)):
@@ -279,28 +276,3 @@ def _checkpoint_every(job: Job, tools: Tools) -> int:
     least = tools.settings.checkpoint_every
     step_s = tools.estimator.step_seconds(job)
     return max(least, math.ceil(_CHECKPOINT_S / step_s)) if least and step_s else least
-
-
-def _read(drawn: Drawn) -> tuple[Result, list[StoredFile]]:
-    """The result that an answer makes, and its image files; `UpstreamError` for what is none."""
-    answer = drawn.answer
-    try:
-        files = [
-            StoredFile(b64decode(image), _MEDIA_TYPES[answer["output_format"]], seed, flagged)
-            for image, seed, flagged in zip(
-                answer["images"], answer["seeds"], answer["flagged"], strict=True
-            )
-        ]
-        result = Result(
-            pictures=(),
-            identity=answer["identity"],
-            runtime_identity=drawn.registration.runtime_identity,
-            scheduler=answer["scheduler"],
-            prompt_truncated=answer["prompt_truncated"],
-            timings=answer["timings"],
-            device_seconds=answer["device_seconds"],
-            endpoint=drawn.registration.label,
-        )
-    except (KeyError, ValueError, TypeError):
-        raise UpstreamError("the model server answered what is no picture") from None
-    return result, files
