@@ -145,32 +145,6 @@ def tiny_stable_diffusion_xl(seed: int = 0, limit: int = 16, **unet: Any) -> Any
     )
 
 
-def tiny_pixart(seed: int = 0) -> Any:
-    """A PixArtAlphaPipeline without text encoder: it takes `prompt_embeds` [n, tokens, 32]."""
-    from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
-
-    torch.manual_seed(seed)
-    transformer = PixArtTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=4,
-        out_channels=8,
-        num_layers=2,
-        cross_attention_dim=32,
-        caption_channels=32,
-        sample_size=16,
-        patch_size=2,
-        use_additional_conditions=False,
-    ).eval()
-    return PixArtAlphaPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        vae=_vae(),
-        transformer=transformer,
-        scheduler=DPMSolverMultistepScheduler(),
-    )
-
-
 def save_tiny_stable_diffusion(folder: Path, **settings: Any) -> Path:
     """A pipeline folder of `tiny_stable_diffusion`, in safetensors; returns `folder`."""
     tiny_stable_diffusion(**settings).save_pretrained(folder, safe_serialization=True)

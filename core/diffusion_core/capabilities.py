@@ -26,6 +26,7 @@ class Capabilities(BaseModel):
     default_scheduler: str
     tokenizer_limit: int | None = None
     max_clip_skip: int | None = None
+    max_sequence_length: int | None = None
     streaming: bool = False
     previews: bool = False
     checkpoints: bool = False

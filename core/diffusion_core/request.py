@@ -284,7 +284,17 @@ def _field_definitions(
         "num_images": (int, Field(1, ge=1, le=limits.max_images)),
         "scheduler": (Literal[capabilities.schedulers or ("none",)] | None, None),
         "clip_skip": (int | None, Field(None, ge=1, le=capabilities.max_clip_skip or 1)),
-        "max_sequence_length": (int | None, Field(None, ge=1, le=limits.max_sequence_length)),
+        "max_sequence_length": (
+            int | None,
+            Field(
+                None,
+                ge=1,
+                le=min(
+                    limits.max_sequence_length,
+                    capabilities.max_sequence_length or limits.max_sequence_length,
+                ),
+            ),
+        ),
         "output_format": (OutputFormat, defaults.output_format),
         "quality": (int, Field(defaults.quality, ge=1, le=100)),
         "embed_prompt": (bool, False),

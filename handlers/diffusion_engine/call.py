@@ -181,6 +181,8 @@ class PipelineCall:
         arguments = dict(self.ticket.job.arguments)
         if "callback_on_step_end" in self.pipeline.call_parameters:
             arguments["callback_on_step_end"] = self._on_step_end
+        elif "callback" in self.pipeline.call_parameters:
+            arguments["callback"] = self._on_step
         return self.pipeline.call(**arguments)
 
     def _resume(self, outcome: Any) -> None:
@@ -227,6 +229,12 @@ class PipelineCall:
             spent = self.ticket.device_seconds
             self.ticket.job.on_step(Step(step + 1, total, self.latents, self._snapshot, spent))
         return {}
+
+    def _on_step(self, step: int, _timestep: Any, latents: torch.Tensor) -> None:
+        """The older form of the callback, PixArt's, which takes latents back only in place."""
+        changed = self._on_step_end(None, step, None, {"latents": latents})
+        if changed:
+            latents.copy_(changed["latents"])
 
     def _snapshot(self) -> Snapshot:
         if self.latents is None:

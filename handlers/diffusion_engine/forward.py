@@ -13,7 +13,7 @@ import torch
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_engine.call import Pictures, PipelineCall, pictures
 from diffusion_engine.faults import DeviceFaultError, Ending, classify, forget_frames
-from diffusion_engine.joining import RowRule, join_outputs, split_output
+from diffusion_engine.rules import JoiningRule, join_outputs, split_output
 from diffusion_engine.served import ServedPipeline
 from diffusion_engine.stand_ins import ModelCall
 
@@ -87,7 +87,7 @@ class Forward:
         if rule is None:
             call.waiting.key = None
         else:
-            call.waiting.key = rule.key(pending)
+            call.waiting.key = rule.key(pending, exact=self._fixed_batch)
             call.waiting.rows = rule.rows(pending)
 
     def run(self, calls: Sequence[PipelineCall]) -> list[Outcome]:
@@ -144,14 +144,14 @@ class Forward:
         if first.kind != "denoise":
             return [self._run_item(first)]
         rule = self._served.rules[first.component]
-        if rule is None or (len(pending) == 1 and rule.key(first) is None):
+        if rule is None or (len(pending) == 1 and rule.key(first, exact=self._fixed_batch) is None):
             return [self._run_denoiser(first.run, 1)]
         rows = [rule.rows(call) for call in pending]
         if len(pending) == 1 and rows[0] <= cap and not self._fixed_batch:
             return [self._run_denoiser(first.run, rows[0])]
         return split_output(self._joined(rule, pending, sum(rows), cap), rows)
 
-    def _joined(self, rule: RowRule, pending: Sequence[ModelCall], rows: int, most: int) -> Any:
+    def _joined(self, rule: JoiningRule, pending: Sequence[ModelCall], rows: int, most: int) -> Any:
         """The output of all rows, in forwards of at most `most` rows each."""
         model = pending[0].model
         padded = -(-rows // most) * most if self._fixed_batch else rows

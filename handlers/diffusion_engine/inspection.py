@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from bisect import bisect
+from math import lcm
 from typing import Any
 
 from diffusion_core.capabilities import Capabilities
@@ -10,17 +13,25 @@ from diffusion_engine.served import ServedPipeline
 _LATENT_MULTIPLE = 8
 """diffusers' own `check_inputs` refuses sizes that 8 does not divide, whatever the VAE."""
 
+_NO_BOUND = 1 << 16
+"""A pipeline that takes this many tokens of a prompt has no bound of its own."""
+
+_USUAL = {"prompt": "a", "strength": 1.0, "callback_steps": 1}
+"""What pipelines' checks of their inputs want to see beside sizes; all else may be None."""
+
 
 def capabilities(
     served: ServedPipeline, *, streaming: bool = False, checkpoints: bool = False
 ) -> Capabilities:
     """What requests to the served pipeline may name."""
-    pipeline = served.pipelines["text-to-image"]
+    pipeline = next(iter(served.pipelines.values()))
     width, height = _default_size(pipeline)
     tokenizer = getattr(pipeline, "tokenizer", None)
     return Capabilities(
         pipeline_class=type(pipeline).__name__,
-        call_parameters={task: served.call_parameters(task) for task in served.pipelines},
+        call_parameters={
+            task: served.call_parameters(task) - _ignored(pipeline) for task in served.pipelines
+        },
         default_width=width,
         default_height=height,
         size_multiple=_size_multiple(pipeline),
@@ -31,9 +42,54 @@ def capabilities(
         streaming=streaming,
         # A call is repeated by answering its denoiser, which takes a rule that knows its outputs.
         checkpoints=checkpoints and served.shares_calls,
-        # Transformers pack their latents into a sequence, which no colour map reads as a picture.
-        previews=streaming and getattr(pipeline, "unet", None) is not None,
+        # What latents a pipeline shows that nobody wrote a rule for is not known.
+        previews=streaming and (served.shares_calls or "unet" in pipeline.components),
+        max_sequence_length=_longest_sequence(pipeline, height, width),
     )
+
+
+def _ignored(pipeline: Any) -> frozenset[str]:
+    """Parameters of the call that have no effect on this model's pictures.
+
+    FLUX.1 [schnell] and Qwen-Image were not distilled to read a guidance scale; the pipelines take
+    one all the same, and guide by `true_cfg_scale`.
+    """
+    config = getattr(_denoiser(pipeline), "config", {})
+    blind = config.get("guidance_embeds") is False
+    guided = "true_cfg_scale" in inspect.signature(type(pipeline).__call__).parameters
+    return frozenset({"guidance_scale"}) if blind and guided else frozenset()
+
+
+def _denoiser(pipeline: Any) -> Any:
+    return pipeline.components.get("unet") or pipeline.components.get("transformer")
+
+
+def _longest_sequence(pipeline: Any, height: int, width: int) -> int | None:
+    """The largest `max_sequence_length` that the pipeline's own check passes; None: no bound."""
+    size = {"height": height, "width": width}
+    if not _passes(pipeline, **size, max_sequence_length=1):
+        return None
+    if _passes(pipeline, **size, max_sequence_length=_NO_BOUND):
+        return None
+    lengths = range(1, _NO_BOUND)
+    return bisect(
+        lengths, False, key=lambda n: not _passes(pipeline, **size, max_sequence_length=n)
+    )
+
+
+def _passes(pipeline: Any, **named: Any) -> bool:
+    """Whether `check_inputs` accepts these of a prompt's arguments, others being left out."""
+    check = getattr(pipeline, "check_inputs", None)
+    if check is None:
+        return False
+    parameters = inspect.signature(check).parameters
+    if not set(named) <= set(parameters):
+        return False
+    try:
+        check(**{name: {**_USUAL, **named}.get(name) for name in parameters})
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return True
 
 
 def _default_size(pipeline: Any) -> tuple[int, int]:
@@ -41,16 +97,19 @@ def _default_size(pipeline: Any) -> tuple[int, int]:
     scale = int(getattr(pipeline, "vae_scale_factor", 8))
     size = getattr(pipeline, "default_sample_size", None)
     if size is None:
-        denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
-        size = getattr(getattr(denoiser, "config", None), "sample_size", None) or 64
+        size = getattr(getattr(_denoiser(pipeline), "config", None), "sample_size", None) or 64
     height, width = (size, size) if isinstance(size, int) else (size[0], size[1])
     return int(width) * scale, int(height) * scale
 
 
 def _size_multiple(pipeline: Any) -> int:
+    """What divides every width and height: latents must come out whole, and so must patches."""
     processor = getattr(pipeline, "image_processor", None)
-    factor = getattr(getattr(processor, "config", None), "vae_scale_factor", _LATENT_MULTIPLE)
-    return max(_LATENT_MULTIPLE, int(factor))
+    factor = getattr(getattr(processor, "config", None), "vae_scale_factor", 1)
+    patch = getattr(getattr(_denoiser(pipeline), "config", None), "patch_size", 1)
+    edge = patch if isinstance(patch, int) else 1
+    patches = int(getattr(pipeline, "vae_scale_factor", 1)) * edge
+    return lcm(_LATENT_MULTIPLE, int(factor), patches)
 
 
 def _max_clip_skip(pipeline: Any) -> int | None:

@@ -90,33 +90,57 @@ def read_weights_ahead(folder: Path) -> None:
 
 
 def with_tasks(pipeline: Any) -> dict[Task, Any]:
-    """The pipeline, and its image-to-image and inpainting forms where diffusers has them.
+    """The pipeline, and its other forms of text to image, image to image and inpainting where
+    diffusers has them.
 
-    All are built over the same models: no weight is loaded twice.
+    All are built over the same models: no weight is loaded twice. Models that were trained to see
+    a picture and its mask beside the latents can do nothing but inpaint.
     """
-    tasks: dict[Task, Any] = {"text-to-image": pipeline}
-    for task, suffix in _FORMS.items():
-        form = _form_of(type(pipeline).__name__, task, suffix)
-        if form is not None:
+    own = type(pipeline).__name__
+    tasks: dict[Task, Any] = {}
+    for task in _INPAINTING_ALONE if _sees_masks(pipeline) else tuple(_SUFFIXES):
+        form = _form_of(own, task)
+        if form is type(pipeline):
+            tasks[task] = pipeline
+        elif form is not None:
             tasks[task] = _over_the_same_models(form, pipeline)
             tasks[task].set_progress_bar_config(disable=True)
-    return tasks
+    return tasks or {"text-to-image": pipeline}
 
 
-_FORMS: dict[Task, str] = {"image-to-image": "Img2Img", "inpainting": "Inpaint"}
+_SUFFIXES: dict[Task, str] = {
+    "text-to-image": "",
+    "image-to-image": "Img2Img",
+    "inpainting": "Inpaint",
+}
+
+_INPAINTING_ALONE: tuple[Task, ...] = ("inpainting",)
 
 
-def _form_of(name: str, task: Task, suffix: str) -> Any:
-    """The class of a pipeline's other form, None if there is none.
+def _sees_masks(pipeline: Any) -> bool:
+    """Whether the denoiser's channels are latents, a mask, and the masked picture's latents."""
+    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    latents = getattr(getattr(getattr(pipeline, "vae", None), "config", None), "latent_channels", 0)
+    channels = getattr(getattr(denoiser, "config", None), "in_channels", None)
+    return bool(latents) and channels == 2 * latents + 1
+
+
+def _form_of(name: str, task: Task) -> Any:
+    """The class of a pipeline's form for a task, None if there is none.
 
     diffusers' own table of forms imports every pipeline there is, most of a second of a worker's
     start; it is asked only where the usual name leads nowhere.
     """
     import diffusers
 
-    form = getattr(diffusers, name.removesuffix("Pipeline") + suffix + "Pipeline", None)
+    stem = name.removesuffix("Pipeline")
+    for suffix in filter(None, _SUFFIXES.values()):
+        stem = stem.removesuffix(suffix)
+    form = getattr(diffusers, f"{stem}{_SUFFIXES[task]}Pipeline", None)
     if form is not None:
         return form
+    if task == "text-to-image":
+        return getattr(diffusers, name, None)
     from diffusers.pipelines import auto_pipeline
 
     mapping = {

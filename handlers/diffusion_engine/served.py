@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from diffusion_core.capabilities import Task
-from diffusion_engine.joining import RowRule, rule_for
+from diffusion_core.errors import ConfigError
 from diffusion_engine.prompt_cache import PromptCache
+from diffusion_engine.rules import JoiningRule, rule_for
 from diffusion_engine.schedulers import Schedulers
 from diffusion_engine.stand_ins import (
     ModelCall,
@@ -43,9 +44,10 @@ class ServedPipeline:
         self.pipelines = dict(pipelines)
         self.prompt_cache = prompt_cache
         first = next(iter(self.pipelines.values()))
+        _refuse_changes_of_models(first)
         self.schedulers = Schedulers(first.scheduler, extra_schedulers)
         self.device: torch.device = first._execution_device
-        self.rules: dict[str, RowRule | None] = {
+        self.rules: dict[str, JoiningRule | None] = {
             name: rule_for(model)
             for name, model in first.components.items()
             if name in _DENOISERS and isinstance(model, torch.nn.Module)
@@ -83,7 +85,7 @@ class RequestPipeline:
         self,
         pipeline: Any,
         call_parameters: frozenset[str],
-        rules: Mapping[str, RowRule | None],
+        rules: Mapping[str, JoiningRule | None],
     ) -> None:
         self.pipeline = pipeline
         self.call_parameters = call_parameters
@@ -103,15 +105,18 @@ class RequestPipeline:
     def num_timesteps(self) -> int | None:
         """How many timesteps the call runs, None before it has planned them."""
         count = getattr(self.pipeline, "_num_timesteps", None)
+        scheduler = self.pipeline.scheduler
+        if count is None and getattr(scheduler, "num_inference_steps", None) is not None:
+            return len(scheduler.timesteps)
         return None if count is None else int(count)
 
     @property
     def truncated(self) -> bool:
         """Whether a tokenizer cut a prompt at its limit."""
         return any(
-            vars(part).get("truncated", False)
-            for name, part in vars(self.pipeline).items()
-            if name.startswith("tokenizer") and part is not None
+            part.truncated
+            for part in vars(self.pipeline).values()
+            if type(part) is TokenizerStandIn
         )
 
 
@@ -148,6 +153,15 @@ class _Template:
         if name.startswith("text_encoder"):
             return TextEncoderStandIn(name, component, self._served.prompt_cache)
         return StandIn(name, component) if name in self._served.rules else None
+
+
+def _refuse_changes_of_models(pipeline: Any) -> None:
+    """Perturbed-attention pipelines put layers of their own into the denoiser during a call."""
+    if hasattr(pipeline, "_set_pag_attn_processor"):
+        raise ConfigError(
+            f"{type(pipeline).__name__} changes its denoiser for the length of a call, so requests "
+            "cannot share it; serve the pipeline without PAG"
+        )
 
 
 def _request_class(pipeline_class: type, device: torch.device) -> type:

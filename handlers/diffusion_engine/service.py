@@ -226,7 +226,7 @@ class DiffusionService:
         made = self._job(request, float(self.config.startup_timeout))
         pictures = self.engine.submit(replace(made, on_step=seen.append)).future.result()
         latents = seen[-1].latents if seen else None
-        if self._preview is None and latents is not None and latents.ndim == 4:
+        if self._preview is None and latents is not None and self.capabilities.previews:
             self._preview = LatentPreview.fit(latents, pictures.images)
 
     def describe(self) -> dict[str, Any]:

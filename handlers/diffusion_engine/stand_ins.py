@@ -143,6 +143,11 @@ class TokenizerStandIn:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Pipelines set the padding side just before they call: the tokenizer itself must know.
+        own = name.startswith("_") or name == "truncated"
+        object.__setattr__(self if own else self._tokenizer, name, value)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         key = self._cache.key(self._component, args, kwargs)
         found = self._cache.get(key)

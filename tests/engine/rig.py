@@ -123,8 +123,9 @@ class Rig:
         self.dtype = dtype
         self.tasks = with_tasks(_quiet(make(), dtype))
         self.bare = with_tasks(_quiet(make(), dtype))
-        self.unet = self.tasks["text-to-image"].unet
-        self.vae = self.tasks["text-to-image"].vae
+        any_task = next(iter(self.tasks.values()))
+        self.unet = any_task.components.get("unet") or any_task.transformer
+        self.vae = any_task.vae
         self._solo: dict[Asked, torch.Tensor] = {}
 
     def engine(self, cap: int = 64, *, cache_bytes: int = 1 << 26, **settings: Any) -> StepEngine:

@@ -2,58 +2,35 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import torch
 from rig import Asked, Rig, assert_same_image, finish, images_of, instead, mates, rig
+from transformer_rig import Wanted
 
-from diffusion_core.policy import SchedulingPolicy
 from diffusion_engine.call import Job
-from diffusion_engine.engine import StepEngine
-from diffusion_engine.prompt_cache import PromptCache
-from diffusion_engine.served import ServedPipeline
-from tiny import tiny_pixart, tiny_stable_diffusion
-
-
-def pixart_arguments(seed: int, steps: int, guidance: float) -> dict[str, Any]:
-    embeds = torch.randn(2, 1, 7, 32, generator=torch.Generator().manual_seed(seed))
-    mask = torch.ones(1, 7)
-    return {
-        "prompt": None,
-        "negative_prompt": None,
-        "prompt_embeds": embeds[0],
-        "negative_prompt_embeds": embeds[1],
-        "prompt_attention_mask": mask,
-        "negative_prompt_attention_mask": mask,
-        "num_inference_steps": steps,
-        "guidance_scale": guidance,
-        "use_resolution_binning": False,
-        "height": 32,
-        "width": 32,
-        "output_type": "pt",
-        "generator": torch.Generator().manual_seed(seed),
-    }
+from tiny import tiny_stable_diffusion
+from tiny_pipelines import tiny
 
 
 def test_a_transformer_without_a_rule_runs_alone_in_each_call() -> None:
-    pipeline = tiny_pixart()
-    pipeline.set_progress_bar_config(disable=True)
-    served = ServedPipeline({"text-to-image": pipeline}, PromptCache(1 << 20))
-    assert served.shares_calls is False
-    engine = StepEngine(served, SchedulingPolicy(16))
-    asked = [(1, 3, 4.5), (2, 5, 1.0), (3, 4, 7.0)]
-    jobs = [Job("text-to-image", pixart_arguments(*one), rows=2, steps=one[1]) for one in asked]
-    tickets = [engine.submit(job) for job in jobs]
-    finish(engine)
+    def make() -> Any:
+        pipeline = tiny("PixArtSigmaPipeline")
+        pipeline.transformer.__class__ = type(
+            "SomebodysTransformer", (type(pipeline.transformer),), {}
+        )
+        return pipeline
+
+    stage = Rig(make)
+    engine = stage.engine()
+    assert engine.served.shares_calls is False
+    asked = [Wanted(steps=steps, seed=steps) for steps in (3, 5, 4)]
+    drawn = stage.draw(engine, *asked)
     # As many calls as alone: DPM-Solver++ makes one a step.
     assert engine.forward.counts.denoiser_calls == 3 + 5 + 4
-    for ticket, one in zip(tickets, asked, strict=True):
-        bare = copy.copy(pipeline)
-        vars(bare)["scheduler"] = copy.deepcopy(pipeline.scheduler)
-        expected = bare(**pixart_arguments(*one)).images
-        assert_same_image(images_of(ticket), expected)
+    for one, images in zip(asked, drawn, strict=True):
+        assert_same_image(images, stage.solo(one))
 
 
 @pytest.fixture
