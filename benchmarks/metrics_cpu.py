@@ -3,7 +3,7 @@
 Two archives of one pipeline take turns on one TorchServe: the project's handler with clocks, and
 the same without metrics. CPU of the server and the worker is taken, less that of models, scheduler
 arithmetic and image files, so that what is left is small enough to see a difference in. Lines go
-out every two seconds whatever the traffic, so a request's share falls as requests come faster: it
+out every five seconds whatever the traffic, so a request's share falls as requests come faster: it
 is measured one at a time, which is the dearest, and four at a time.
 """
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from diffusion_engine.metric_families import Change, Sample, samples
+from diffusion_engine.metric_families import Change, Labels, Sample, samples
 from diffusion_engine.places import Place
 from diffusion_engine.readings import Readings
 from diffusion_engine.service import DiffusionService
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 # What is counted goes out at most every so many seconds, added up: its price does not grow with
 # traffic. Prometheus asks less often than that.
-_INTERVAL_S = 2.0
+_INTERVAL_S = 5.0
 # A worker that nobody asks still tells that it lives, and how its machine is.
 _HEARTBEAT_S = 10.0
 
@@ -47,6 +47,7 @@ class Reporter:
         self._heartbeat_s = heartbeat_s
         self._readings: Readings | None = None
         self._pending: list[Change] = []
+        self._known: set[tuple[str, Labels]] = set()
         self._beat_at = -heartbeat_s
         self._lock = threading.Lock()
         self._news = threading.Event()
@@ -78,38 +79,49 @@ class Reporter:
         self._thread.join()
         self._place.close()
 
-    def tell(self) -> None:
-        """Sends what has changed since it was called last."""
+    def tell(self) -> bool:
+        """Sends what has changed since it was called last; whether anything was recorded."""
         beating = time.monotonic() - self._beat_at >= self._heartbeat_s
         if beating:
             self._beat_at = time.monotonic()
             self.record(self._place.inherit())
         with self._lock:
             changes, self._pending = self._pending, []
+        news = bool(changes)
         changes += self._worker.increases()
         changes += self._worker.gauges()
         if beating:
             changes += self._machine()
         for sample in samples(changes):
-            self._send(sample)
+            self._send_if_new(sample)
         with self._lock:
             self._place.forget()
             self._place.keep([*self._pending, *self._worker.at_stake()])
+        return news
+
+    def _send_if_new(self, sample: Sample) -> None:
+        """An increase by 0 tells something only once: that the series is there."""
+        series = (sample.name, sample.labels)
+        if sample.value or sample.kind == "gauge" or series not in self._known:
+            self._known.add(series)
+            self._send(sample)
 
     def _run(self) -> None:
         while not self._closed.is_set():
             self._news.clear()
-            self._try_to_tell()
-            self._closed.wait(self._interval_s)
-            self._news.wait(self._heartbeat_s - self._interval_s)
+            # After a rest the first news goes out at once.
+            rest = self._interval_s if self._try_to_tell() else 0.0
+            self._closed.wait(rest)
+            self._news.wait(self._heartbeat_s - rest)
         self._try_to_tell()
 
-    def _try_to_tell(self) -> None:
+    def _try_to_tell(self) -> bool:
         try:
-            self.tell()
+            return self.tell()
         except Exception:
             # Pictures are worth more than figures about them.
             logger.exception("metrics were not told")
+            return True
 
     def _machine(self) -> list[Change]:
         if not self._place.speaks_for_host:

@@ -11,7 +11,9 @@ import yaml
 from prometheus_client import Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from diffusion_costs.tags import Tags
 from diffusion_engine.metric_families import FAMILIES, flattened
+from diffusion_gateway.costs.metrics import CostMetrics
 from diffusion_gateway.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +81,9 @@ def test_every_metric_of_torchserves_scrape_is_documented():
 
 def test_every_metric_of_the_gateways_scrape_is_documented():
     known: Documented = {}
-    for family in Metrics().registry._collector_to_names:
+    registry = Metrics().registry
+    CostMetrics(registry, Tags())
+    for family in registry._collector_to_names:
         if isinstance(family, MetricWrapperBase):
             total = "_total" if isinstance(family, Counter) else ""
             known[family._name + total] = (family._type, set(family._labelnames))

@@ -118,7 +118,7 @@ def test_sums_are_the_clients_own(stand: Stand) -> None:
 
     for model in MODELS:
         until(lambda model=model: counted(model), 30)  # type: ignore[misc]
-    time.sleep(3)
+    time.sleep(7)
     seen = stand.scrape()
     for model, client in stand.clients.items():
         check_requests(seen, model, client)

@@ -109,7 +109,7 @@ def test_metrics_are_served_with_their_labels(url: str, server: Server) -> None:
 
 
 def test_killed_workers_counts_are_not_lost(url: str, fleet: Fleet, server: Server) -> None:
-    """They go out every two seconds; these workers die sooner."""
+    """They go out every five seconds; these workers die sooner."""
     counts = {
         "diffusion_requests_total": {"model": "tiny", "status": "200"},
         "diffusion_phase_duration_seconds_count": {"model": "tiny", "phase": "whole"},
@@ -138,7 +138,7 @@ def settled(counted: Callable[[], list[float]]) -> list[float]:
     """The counts once they have stood still for longer than workers wait."""
     while True:
         before = counted()
-        time.sleep(3)
+        time.sleep(7)
         if counted() == before:
             return before
 
