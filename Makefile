@@ -79,7 +79,8 @@ endif
 .PHONY: help install install-dev demo archive inspect profile serve stop status logs image scale batch \
 	register unregister update metrics describe up down keys monitoring dashboards report \
 	lint type test test-full bench clean python \
-	cost-report cost-meters cost-budgets
+	cost-report cost-meters cost-budgets \
+	triton-repo triton-up triton-down
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -179,6 +180,18 @@ keys: python ## List API keys, make one for TENANT=, or end REVOKE=<key id>; RED
 	@$(RUN) scripts/gateway.py keys $(call option,--tenant,TENANT) $(call option,--revoke,REVOKE) \
 		$(call option,--redis-url,REDIS_URL)
 
+triton-repo: install ## Write a Triton model repository; MODEL=, NAME=, OUT=<repository>, VERSION=<number>, CONFIG=, FORCE=1
+	@$(RUN) scripts/triton_repo.py --model '$(MODEL)' --name '$(NAME)' \
+		$(call option,--repository,OUT) $(call option,--config,CONFIG) $(call option,--version,VERSION) \
+		$(call option,--variant,VARIANT) $(call option,--pipeline-config,PIPELINE_CONFIG) \
+		$(call switch,--allow-pickle,ALLOW_PICKLE) $(call switch,--force,FORCE)
+
+triton-up: install ## Start Triton, which is installed first, with a model repository; OUT=<repository>, PORT=
+	@$(RUN) scripts/triton_server.py up $(call option,--repository,OUT) $(call option,--port,PORT)
+
+triton-down: ## End Triton when the requests it has taken are answered
+	@if [ -x $(RUN) ]; then $(RUN) scripts/triton_server.py down; else echo "Triton was not running."; fi
+
 dashboards: python ## Write Grafana's dashboards anew from scripts/dashboards
 	@$(PYTHON) scripts/install.py dashboards
 	@$(RUN) scripts/write_dashboards.py
@@ -225,5 +238,5 @@ bench: python ## Measure on this machine and renew docs/benchmarks.md; ARGS="--h
 	@$(PYTHON) scripts/install.py dev bench
 	@PYTHONPATH=scripts $(RUN) -m benchmarks $(ARGS)
 
-clean: down stop ## Stop TorchServe, remove run/ and the tools' caches; archives and .venv stay
+clean: down stop triton-down ## Stop the servers, remove run/ and the tools' caches; archives and .venv stay
 	@rm -rf run build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

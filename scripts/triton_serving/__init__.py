@@ -1,0 +1,1 @@
+"""Serving with Triton: its model repository, its environment, its process."""

@@ -1,0 +1,373 @@
+"""A real Triton server on the CPU, asked with Triton's own clients over HTTP and gRPC."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import requests
+import tritonclient.grpc as grpc
+import tritonclient.http as http
+import yaml
+from PIL import Image
+from tritonclient.utils import InferenceServerException
+
+from diffusion_engine.metric_families import flattened
+from handler_client import open_client
+from scraped import Scrape
+from served import ROOT, TINY_CONFIG
+from serving.ports import free_base
+from tiny import save_tiny_stable_diffusion, tiny_stable_diffusion
+from triton_serving.environment import Environment
+from triton_serving.server import RunningTriton, TritonServer
+from unpacked import unpack
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+
+ENVIRONMENT = Path(os.environ.get("TRITON_ENVIRONMENT", ROOT / "run" / "triton-venv"))
+DATATYPES = {"num_inference_steps": "INT32", "width": "INT32", "seed": "INT64"}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("triton")
+    # So small a pipeline gains nothing by sharing calls: the cap that would be measured is one.
+    handler = {**TINY_CONFIG["handler"], "engine": {"max_rows": 16}}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({**TINY_CONFIG, "handler": handler}))
+    pipeline = save_tiny_stable_diffusion(folder / "pipeline")
+    write(folder, pipeline, "1")
+    # Self-contained: the server has to do without what it was made of.
+    pipeline.rename(folder / "pipeline-elsewhere")
+    return folder / "repository"
+
+
+def write(folder: Path, pipeline: Path, version: str) -> None:
+    command = [sys.executable, "scripts/triton_repo.py", "--name", "tiny", "--version", version]
+    command += ["--model", str(pipeline), "--repository", str(folder / "repository")]
+    command += ["--config", str(folder / "tiny.yaml")]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+
+@pytest.fixture(scope="module")
+def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
+    environment = Environment(ENVIRONMENT)
+    environment.install()
+    server = TritonServer(tmp_path_factory.mktemp("run"))
+    try:
+        yield server.start(environment, repository, free_base())
+    finally:
+        server.stop()
+
+
+def inputs(client: Any, **fields: Any) -> list[Any]:
+    made = []
+    for name, value in fields.items():
+        values = [one.encode() if isinstance(one, str) else one for one in np.atleast_1d(value)]
+        kind = {int: "INT32", float: "FP32", bool: "BOOL"}.get(type(value), "BYTES")
+        datatype = DATATYPES.get(name, kind)
+        dtype = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BOOL": np.bool_}
+        array = np.array(values, dtype=dtype.get(datatype, np.object_)).reshape(-1, 1)
+        made.append(client.InferInput(name, array.shape, datatype))
+        made[-1].set_data_from_numpy(array)
+    return made
+
+
+def over_http(triton: RunningTriton, model: str = "tiny", **fields: Any) -> Any:
+    # A client each: its connections belong to the thread that made it.
+    with http.InferenceServerClient(triton.http.removeprefix("http://")) as client:
+        return client.infer(model, inputs(http, **{"prompt": "a heart", **fields}))
+
+
+def over_grpc(triton: RunningTriton, model: str = "tiny", **fields: Any) -> Any:
+    with grpc.InferenceServerClient(triton.grpc) as client:
+        return client.infer(model, inputs(grpc, **{"prompt": "a heart", **fields}))
+
+
+class Stream:
+    """A gRPC stream of one request to the decoupled model."""
+
+    def __init__(self, triton: RunningTriton, **fields: Any) -> None:
+        self.told: queue.Queue[tuple[Any, Any]] = queue.Queue()
+        self.client = grpc.InferenceServerClient(triton.grpc)
+        self.client.start_stream(callback=lambda result, error: self.told.put((result, error)))
+        self.client.async_stream_infer(
+            "tiny_stream",
+            inputs(grpc, **{"prompt": "a heart", **fields}),
+            enable_empty_final_response=True,
+        )
+
+    def responses(self) -> list[Any]:
+        found = []
+        while True:
+            result, error = self.told.get(timeout=60)
+            if error is not None:
+                raise error
+            if result.as_numpy("event") is not None:
+                found.append(result)
+            if result.get_response().parameters["triton_final_response"].bool_param:
+                self.client.stop_stream()
+                return found
+
+
+def pixels(result: Any, row: int = 0) -> Any:
+    return np.asarray(Image.open(io.BytesIO(result.as_numpy("images")[row, 0])))
+
+
+def problem(error: InferenceServerException) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(error.message())
+    return document
+
+
+@pytest.fixture(scope="module")
+def torchserves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """The picture that TorchServe's handler gives for the same weights."""
+    folder = tmp_path_factory.mktemp("torchserve") / "archive"
+    client = open_client(unpack(folder, tiny_stable_diffusion()))
+
+    def draw(**fields: Any) -> Any:
+        status, _, body = client.one({"prompt": "a heart", **fields}, Accept="image/png")
+        assert status == 200, body
+        return np.asarray(Image.open(io.BytesIO(body)))
+
+    yield draw
+    assert client.handler.service is not None
+    client.handler.service.close()
+
+
+def apart(one: Any, other: Any) -> int:
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+ASKED = [
+    {"seed": 7},
+    {"seed": 8, "num_inference_steps": 9, "guidance_scale": 3.3},
+    {"seed": 9, "width": 64, "negative_prompt": "blue"},
+]
+
+
+@pytest.mark.parametrize("fields", ASKED)
+@pytest.mark.parametrize("ask", [over_http, over_grpc])
+def test_the_picture_that_torchserve_gives(
+    triton: RunningTriton, torchserves: Callable[..., Any], ask: Callable[..., Any], fields: Any
+) -> None:
+    result = ask(triton, **fields)
+    assert apart(pixels(result), torchserves(**fields)) <= 1
+    assert (result.as_numpy("image")[0] == pixels(result)).all()
+    assert result.as_numpy("seed").tolist() == [[fields["seed"]]]
+
+
+def test_a_mixed_batch_and_one_that_is_bad(
+    triton: RunningTriton, torchserves: Callable[..., Any]
+) -> None:
+    mixed = [{"seed": seed, "num_inference_steps": 20 + 3 * seed} for seed in range(6)]
+    bad = {"num_inference_steps": 100_000}
+
+    def go(number: int) -> Any:
+        ask = over_http if number % 2 else over_grpc
+        try:
+            return ask(triton, **(bad if number == 6 else mixed[number]))
+        except InferenceServerException as error:
+            return error
+
+    with ThreadPoolExecutor(7) as pool:
+        *results, failed = pool.map(go, range(7))
+    assert problem(failed)["field"] == "num_inference_steps"
+    assert problem(failed)["status"] == 422
+    assert failed.status() == "StatusCode.INVALID_ARGUMENT"
+    for fields, result in zip(mixed, results, strict=True):
+        assert apart(pixels(result), torchserves(**fields)) <= 1
+
+
+def test_requests_of_different_inputs_share_denoiser_calls(triton: RunningTriton) -> None:
+    """Triton's batcher keeps them apart; the engine does not."""
+    before = counted(triton)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [
+            pool.submit(over_http, triton, num_inference_steps=200),
+            pool.submit(over_http, triton, num_inference_steps=200, seed=1),
+            pool.submit(over_http, triton, num_inference_steps=200, negative_prompt="x"),
+            pool.submit(over_http, triton, num_inference_steps=200, guidance_scale=2.0),
+        ]
+        for job in jobs:
+            job.result()
+    wait_until(lambda: counted(triton)["images"] - before["images"] == 4)
+    after = counted(triton)
+    assert after["steps"] - before["steps"] == 800
+    assert after["denoiser_calls"] - before["denoiser_calls"] < 600
+
+
+def counted(triton: RunningTriton) -> dict[str, float]:
+    names = ("images", "steps", "denoiser_calls")
+    scraped = scrape(triton)
+    return {name: scraped.total(f"diffusion_{name}_total", model="tiny") for name in names}
+
+
+def scrape(triton: RunningTriton) -> Scrape:
+    return Scrape(requests.get(triton.metrics, timeout=10).text)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.1)
+
+
+def test_every_metric_of_a_worker_is_in_tritons_scrape(triton: RunningTriton) -> None:
+    over_http(triton)
+    wait_until(lambda: counted(triton)["images"] > 0)
+    told = {name for name, _ in scrape(triton).samples}
+    ours = {name for name in flattened() if name.startswith("diffusion_")}
+    # Those of a GPU's memory have nothing to tell here.
+    assert ours - told <= {"diffusion_worker_device_memory_bytes"}
+    assert {"nv_inference_request_success", "nv_inference_count"} <= told
+
+
+def test_a_grpc_stream_tells_each_step(
+    triton: RunningTriton, torchserves: Callable[..., Any]
+) -> None:
+    *steps, last = Stream(triton, num_inference_steps=12, seed=3, preview_every=6).responses()
+    progress = [one for one in steps if one.as_numpy("event").item() == b"progress"]
+    assert [one.as_numpy("step").item() for one in progress] == list(range(1, 13))
+    previews = [one for one in steps if one.as_numpy("event").item() == b"preview"]
+    assert [one.as_numpy("step").item() for one in previews] == [6]
+    assert last.as_numpy("event").item() == b"completed"
+    assert apart(pixels(last), torchserves(num_inference_steps=12, seed=3)) <= 1
+
+
+def test_a_bad_stream_is_an_error(triton: RunningTriton) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        Stream(triton, guidance_scale=1000.0).responses()
+    assert problem(caught.value)["field"] == "guidance_scale"
+
+
+def test_http_infer_refuses_the_decoupled_model(triton: RunningTriton) -> None:
+    with pytest.raises(InferenceServerException, match="decoupled"):
+        over_http(triton, "tiny_stream")
+
+
+def test_generate_stream(triton: RunningTriton, torchserves: Callable[..., Any]) -> None:
+    body = {"prompt": "a heart", "seed": 4, "num_inference_steps": 5, "encoding": "base64"}
+    url = f"{triton.http}/v2/models/tiny_stream/generate_stream"
+    with requests.post(url, json=body, stream=True, timeout=60) as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        lines = [line for line in answer.iter_lines() if line]
+    events = [json.loads(line.removeprefix(b"data: ")) for line in lines]
+    assert [event["step"] for event in events[:-1]] == [1, 2, 3, 4, 5]
+    image = Image.open(io.BytesIO(base64.b64decode(events[-1]["images"])))
+    assert apart(np.asarray(image), torchserves(seed=4, num_inference_steps=5)) <= 1
+
+
+def test_generate_takes_json_and_names_a_typo(triton: RunningTriton) -> None:
+    url = f"{triton.http}/v2/models/tiny/generate"
+    body = {"prompt": "a heart", "seed": 4, "encoding": "base64"}
+    answer = requests.post(url, json=body, timeout=60)
+    assert answer.status_code == 200
+    assert answer.json()["seed"] == 4
+    wrong = requests.post(url, json={**body, "guidence_scale": 2}, timeout=60)
+    assert wrong.status_code == 400
+    assert json.loads(wrong.json()["error"])["field"] == "guidence_scale"
+
+
+def test_a_grpc_client_that_cancels_frees_its_place(triton: RunningTriton) -> None:
+    def cancelled() -> float:
+        return scrape(triton).total("diffusion_errors_total", model="tiny", kind="cancelled")
+
+    ended, before = threading.Event(), cancelled()
+    with grpc.InferenceServerClient(triton.grpc) as client:
+        fields = inputs(grpc, prompt="a heart", num_inference_steps=900)
+        call = client.async_infer("tiny", fields, callback=lambda result, error: ended.set())
+        wait_until(lambda: in_flight(triton) == 1)
+        call.cancel()
+        assert ended.wait(10)
+        wait_until(lambda: in_flight(triton) == 0)
+    wait_until(lambda: cancelled() - before == 1)
+
+
+def in_flight(triton: RunningTriton) -> int:
+    with grpc.InferenceServerClient(triton.grpc) as client:
+        result = client.infer("tiny", inputs(grpc, describe=True))
+    return int(json.loads(result.as_numpy("metadata").item())["engine"]["in_flight"])
+
+
+def test_the_ensemble(triton: RunningTriton, torchserves: Callable[..., Any]) -> None:
+    result = over_grpc(triton, "tiny_ensemble", seed=5)
+    assert result.as_numpy("thumbnail").shape == (1, 32, 32, 3)
+    assert apart(pixels(result), torchserves(seed=5)) <= 1
+
+
+def test_a_new_version_takes_over_and_no_request_is_lost(
+    triton: RunningTriton, repository: Path
+) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        stop = threading.Event()
+
+        def load() -> int:
+            count = 0
+            while not stop.is_set():
+                result = over_grpc(triton, num_inference_steps=40, seed=1)
+                assert result.as_numpy("images") is not None
+                count += 1
+            return count
+
+        jobs = [pool.submit(load) for _ in range(3)]
+        write(repository.parent, repository.parent / "pipeline-elsewhere", "2")
+        try:
+            with http.InferenceServerClient(
+                triton.http.removeprefix("http://"), network_timeout=300
+            ) as client:
+                client.load_model("tiny")
+            over_grpc(triton)
+        finally:
+            stop.set()
+        assert sum(job.result() for job in jobs) > 0
+    assert over_grpc(triton).get_response().model_version == "2"
+
+
+def test_a_killed_worker_is_replaced(triton: RunningTriton) -> None:
+    """Those it had fail; later ones are answered."""
+    workers = [
+        one
+        for one in psutil.Process(triton.pid).children(recursive=True)
+        if any("/tiny/" in part for part in one.cmdline())
+    ]
+    with ThreadPoolExecutor(1) as pool:
+        doomed = pool.submit(over_grpc, triton, num_inference_steps=900)
+        wait_until(lambda: doomed.done() or in_flight(triton) == 1)
+        assert not doomed.done(), doomed.exception()
+        for worker in workers:
+            worker.kill()
+        with pytest.raises(InferenceServerException):
+            doomed.result(60)
+
+    def answers() -> bool:
+        try:
+            over_grpc(triton)
+        except InferenceServerException:
+            return False
+        return True
+
+    wait_until(answers, 120)
+
+
+def test_prompts_stay_out_of_the_log(triton: RunningTriton) -> None:
+    marked = "a marzipan hippogriff"
+    over_http(triton, prompt=marked)
+    with pytest.raises(InferenceServerException):
+        over_grpc(triton, prompt=marked, num_inference_steps=0)
+    folder = Path(psutil.Process(triton.pid).cwd()).parent
+    assert "marzipan" not in (folder / "logs" / "triton.log").read_text(errors="replace")
