@@ -80,6 +80,17 @@ async def test_a_jobs_way_through_the_gateway_is_counted(gateway):
         assert secret not in seen.text
 
 
+async def test_bytes_sent_are_those_that_clients_get(gateway):
+    async with client_of(gateway) as client:
+        kept = await client.post("/generate", json={"prompt": PROMPT})
+        refused = await client.post("/generate", json={"prompt": ""})
+        page = await client.get("/")
+    assert (kept.status_code, refused.status_code, page.status_code) == (202, 422, 200)
+    sent = (await scrape(gateway)).by("diffusion_gateway_sent_bytes_total", "route")
+    assert sent["/generate"] == len(kept.content) + len(refused.content)
+    assert sent["/"] == len(page.content)
+
+
 async def test_the_guides_buckets_are_kept(gateway):
     gateway.metrics.job_ended(ended(seconds=4))
     seen = await scrape(gateway)
