@@ -18,7 +18,8 @@ _ROWS = 10_000_000
 _FILES = 10
 _ROUNDS = 3
 
-# A FOCUS 1.0 export: 60 days of hours, some thousand resources, tags, one row in 100,000 repeated.
+# A FOCUS 1.0 export: 60 days of hours, a thousand meters, tags, each row a resource of its own, and
+# one row in 100,000 repeated.
 _EXPORT = """
 COPY (
     SELECT
@@ -35,20 +36,20 @@ COPY (
         strftime(TIMESTAMP '2026-09-01' + to_hours(hour + 1), '%Y-%m-%dT%H:%M:%SZ')
             AS ChargePeriodEnd,
         CASE WHEN number % 500 = 0 THEN 'Credit' ELSE 'Usage' END AS ChargeCategory,
-        'Usage of resource ' || (number % 4001) AS ChargeDescription,
+        'Usage of what is sold as ' || (number % 997) AS ChargeDescription,
         'Cloud' AS ProviderName, 'region-' || (number % 3) AS RegionId,
         'resource-' || number AS ResourceId,
-        CASE number % 4 WHEN 0 THEN 'Storage' WHEN 1 THEN 'Networking' ELSE 'Compute' END
+        CASE number % 997 % 4 WHEN 0 THEN 'Storage' WHEN 1 THEN 'Networking' ELSE 'Compute' END
             AS ServiceCategory,
-        'Service ' || (number % 40) AS ServiceName, 'sku-' || (number % 997) AS SkuId,
+        'Service ' || (number % 997 % 40) AS ServiceName, 'sku-' || (number % 997) AS SkuId,
         CASE WHEN number % 20 > 0 THEN '{"service": "diffusion-inference", "environment": "'
             || CASE number % 5 WHEN 0 THEN 'staging' ELSE 'production' END || '", "model-id": "m'
             || (number % 12) || '", "component": "' || CASE number % 3 WHEN 0 THEN 'api-server'
             WHEN 1 THEN 'inference-worker' ELSE 'model-storage' END || '"}' END AS Tags
     FROM (SELECT number, number % 1440 AS hour FROM (
         SELECT CASE WHEN range % 100000 = 99999 THEN range - 1 ELSE range END AS number
-        FROM range({first}, {last})))
-) TO '{path}'
+        FROM range(BOUNDS)))
+) TO 'PATH'
 """
 
 _READ = """
@@ -98,8 +99,9 @@ def _write(folder: Path, kind: str, rows: int) -> int:
     for number in range(_FILES):
         path = folder / f"part-{number}.{kind}"
         if not path.exists():
-            query = _EXPORT.format(first=number * each, last=(number + 1) * each, path=path)
-            duckdb.sql(query)
+            bounds = f"{number * each}, {(number + 1) * each}"
+            duckdb.sql("SET enable_progress_bar = false")
+            duckdb.sql(_EXPORT.replace("BOUNDS", bounds).replace("PATH", str(path)))
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from review_rig import API, FIRST, WORKER, bill, charge, days, joined, meters
 
@@ -112,6 +112,7 @@ def test_the_bill_beside_the_meters_through_a_price_change() -> None:
     assert (unknown.metered, unknown.unpriced) == (0, ("a10g (on_demand)",))
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.decimals("-1e9", "1e9", places=6),
     st.dictionaries(st.text(max_size=3), st.floats(0, 1e9), min_size=1, max_size=9),

@@ -22,7 +22,7 @@ def held_out(seed: int, horizon: int, lasting: float) -> tuple[bool, float]:
 
 
 def test_held_out_days_sample() -> None:
-    results = [held_out(seed, 14, 0.3) for seed in range(40)]
+    results = [held_out(seed, 14, 0.3) for seed in range(30)]
     assert sum(held for held, _ in results) / len(results) >= LEVEL - 0.12
     assert sum(off for _, off in results) / len(results) < 0.05
 

@@ -111,7 +111,7 @@ def _odd(stage: Stage) -> Iterator[Finding]:
         + ", ".join(f"'{name}'" for name in focus.CHARGE_CATEGORIES)
         + ")"
     )
-    found = stage.ask("SELECT count(*), sum(billed), min(file), NULL FROM rows WHERE tags_fault")
+    found = stage.ask("SELECT count(*), sum(billed), min(file), NULL FROM charged WHERE tags_fault")
     yield from _told("Tags cannot be read as JSON: untagged", found)
 
 
@@ -125,12 +125,12 @@ def _told(what: str, found: Sequence[tuple[Any, ...]]) -> Iterator[Finding]:
 def _bound_tags(stage: Stage) -> None:
     for key in KEYS:
         stage.ask(
-            f'CREATE TEMP TABLE "kept {key}" AS SELECT "{key}" AS value FROM rows '
+            f'CREATE TEMP TABLE "kept {key}" AS SELECT "{key}" AS value FROM charged '
             f'WHERE "{key}" IS NOT NULL GROUP BY "{key}" '
             f"ORDER BY abs(sum(billed)) DESC, value LIMIT {_TAG_VALUES}"
         )
         stage.ask(
-            f"UPDATE rows SET \"{key}\" = '{REST}' "
+            f"UPDATE tagged SET \"{key}\" = '{REST}' "
             f'WHERE "{key}" IS NOT NULL AND "{key}" NOT IN (FROM "kept {key}")'
         )
 
@@ -149,7 +149,7 @@ def _charges(stage: Stage, calendar: Calendar, rate: Rate) -> Iterator[Charge]:
             for day in calendar.days(first, last)
         ],
     )
-    dated = "FROM rows ASOF JOIN days ON rows.begins >= days.begins"
+    dated = "FROM charged AS rows ASOF JOIN days ON rows.begins >= days.begins"
     sums = "sum(billed), sum(effective)"
     for day, *rest in stage.ask(
         f"SELECT day, {_GROUP}, {sums} {dated} WHERE rows.ends <= days.ends GROUP BY day, {_GROUP}"

@@ -29,9 +29,18 @@ CREATE TABLE rows (
     file VARCHAR, fault VARCHAR, value VARCHAR, mark UHUGEINT,
     begins TIMESTAMP, ends TIMESTAMP, period_begins TIMESTAMP, period_ends TIMESTAMP,
     billed {MONEY}, effective {MONEY}, currency VARCHAR, kind VARCHAR, service_category VARCHAR,
-    provider VARCHAR, account VARCHAR, category VARCHAR, tags_fault BOOLEAN,
-    "service" VARCHAR, "environment" VARCHAR, "model-id" VARCHAR, "component" VARCHAR
+    provider VARCHAR, account VARCHAR, words VARCHAR, tags VARCHAR
 )"""
+
+# What a row's words and tags mean is found out once for each that there are, which are few.
+_VIEW = """
+CREATE VIEW charged AS
+SELECT rows.* EXCLUDE (words, tags), category, tagged.* EXCLUDE (tags)
+FROM rows
+JOIN worded ON rows.words = worded.words
+    AND rows.service_category IS NOT DISTINCT FROM worded.service_category
+JOIN tagged ON rows.tags = tagged.tags
+"""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Stage:
         self.connection.execute("SET TimeZone = 'UTC'")
         self.connection.execute(f"SET memory_limit = '{self._settings.memory_mb}MB'")
         self.connection.execute("SET preserve_insertion_order = false")
+        # It would be drawn into whatever standard output is.
+        self.connection.execute("SET enable_progress_bar = false")
         self.connection.execute("SET temp_directory = ?", [self._folder.name])
         self.connection.execute(_TABLE)
         return self
@@ -75,7 +86,16 @@ class Stage:
         files = [file for path in paths for file in _files(path)]
         if not files:
             raise BillError(f"{', '.join(map(str, paths))}: no {', '.join(_CSV + _PARQUET)} there")
-        return [self._load(file) for file in files]
+        sources = [self._load(file) for file in files]
+        category, patterns = _category(self._settings.categories)
+        self.connection.execute(
+            f"CREATE TABLE worded AS SELECT *, {category} AS category "
+            "FROM (SELECT DISTINCT words, service_category FROM rows)",
+            patterns,
+        )
+        self.connection.execute(f"CREATE TABLE tagged AS {_tagged()}")
+        self.connection.execute(_VIEW)
+        return sources
 
     def ask(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows that `query` gives; an amount too large to add is a `BillError`."""
@@ -85,16 +105,14 @@ class Stage:
             raise BillError(f"amounts beyond 20 digits: {_first_line(error)}") from None
 
     def _load(self, file: Path) -> Source:
-        reading, rules = _reading(file), self._settings.categories
+        reading = _reading(file)
         try:
             described = self.connection.execute(f"DESCRIBE SELECT * FROM {reading}", [str(file)])
             columns = {str(name): str(kind) for name, kind, *_ in described.fetchall()}
             version = focus.version(columns, str(file))
             texts = {name: _text(name, kind) for name, kind in columns.items()}
-            category, patterns = _category(texts, rules)
             self.connection.execute(
-                f"INSERT INTO rows {_select(texts, category, reading)}",
-                [str(file), *patterns, str(file)],
+                f"INSERT INTO rows {_select(texts, reading)}", [str(file), str(file)]
             )
         except duckdb.Error as error:
             raise BillError(f"{file}: cannot be read: {_first_line(error)}") from None
@@ -139,30 +157,37 @@ def _spellings(key: str) -> list[str]:
     return [*plain, *(f"user:{name}" for name in plain), KUBERNETES_PREFIX + key]
 
 
-def _category(texts: dict[str, str], rules: Sequence[CategoryRule]) -> tuple[str, list[str]]:
+def _category(rules: Sequence[CategoryRule]) -> tuple[str, list[str]]:
     """The rules as an SQL expression, and the patterns that it is to be given."""
     cases, patterns = [], []
     for rule in rules:
         holds = ["true"]
         if rule.services:
             names = ", ".join(f"'{name}'" for name in rule.services)
-            holds.append(f"{texts['ServiceCategory']} IN ({names})")
+            holds.append(f"service_category IN ({names})")
         if rule.pattern is not None:
-            holds.append("regexp_matches(\"words of it\", ?, 'i')")
+            holds.append("regexp_matches(words, ?, 'i')")
             patterns.append(rule.pattern)
         cases.append(f"WHEN {' AND '.join(holds)} THEN '{rule.category}'")
     return f"CASE {' '.join(cases)} ELSE 'other' END" if cases else "'other'", patterns
 
 
-def _select(texts: dict[str, str], category: str, reading: str) -> str:
+def _tagged() -> str:
+    """The query that reads the tags of each text that holds some."""
+    paths = ", ".join(f"'$.\"{name}\"'" for key in KEYS for name in _spellings(key))
+    return f"""
+        SELECT tags, tags <> '' AND NOT json_valid(tags) AS tags_fault, {", ".join(_tags())}
+        FROM (SELECT tags, CASE WHEN json_valid(tags) THEN json_extract_string(tags, [{paths}]) END
+            AS found FROM (SELECT DISTINCT tags FROM rows))"""
+
+
+def _select(texts: dict[str, str], reading: str) -> str:
     """The query that types a file's rows, and says of each what is wrong with it, if anything."""
     whole = ", ".join(f"coalesce({texts[name]}, chr(30))" for name in sorted(texts))
     typed = {name: f"try_cast({texts[name]} AS {MONEY})" for name in focus.COSTS}
     for name in focus.TIMES:
         typed[name] = f"(try_cast({texts[name]} AS TIMESTAMPTZ) AT TIME ZONE 'UTC')"
     fault, value = _faults(texts, typed)
-    tags = texts.get("Tags", "NULL")
-    paths = ", ".join(f"'$.\"{name}\"'" for key in KEYS for name in _spellings(key))
     words = ", ".join(texts[name] for name in _TEXTS if name in texts)
     return f"""
         SELECT ?, {fault}, {value}, md5_number(concat_ws(chr(31), {whole})),
@@ -170,11 +195,9 @@ def _select(texts: dict[str, str], category: str, reading: str) -> str:
             {typed["BillingPeriodStart"]}, {typed["BillingPeriodEnd"]},
             {typed["BilledCost"]}, {typed["EffectiveCost"]}, {texts["BillingCurrency"]},
             {texts["ChargeCategory"]}, {texts["ServiceCategory"]}, {texts["ProviderName"]},
-            {texts["BillingAccountId"]}, {category},
-            {tags} IS NOT NULL AND NOT json_valid({tags}), {", ".join(_tags())}
-        FROM (SELECT *, concat_ws(' ', {words}) AS "words of it",
-            CASE WHEN json_valid({tags}) THEN json_extract_string({tags}, [{paths}]) END
-                AS "tags of it" FROM {reading})"""
+            {texts["BillingAccountId"]}, concat_ws(' ', {words}),
+            coalesce({texts.get("Tags", "NULL")}, '')
+        FROM {reading}"""
 
 
 def _tags() -> Iterator[str]:
@@ -182,8 +205,8 @@ def _tags() -> Iterator[str]:
     place = 1
     for key in KEYS:
         count = len(_spellings(key))
-        found = ", ".join(f'"tags of it"[{number}]' for number in range(place, place + count))
-        yield f"nullif(trim(coalesce({found})), '')"
+        found = ", ".join(f"found[{number}]" for number in range(place, place + count))
+        yield f"nullif(trim(coalesce({found})), '') AS \"{key}\""
         place += count
 
 

@@ -35,6 +35,7 @@ class Expectation:
 
     scale: the robust standard deviation of a day's cost.
     correlation: between what is left over on neighbouring days, from 0.
+    freedom: how many days more than coefficients there are, by their weights.
     """
 
     origin: date
@@ -42,6 +43,7 @@ class Expectation:
     covariance: Floats
     scale: float
     correlation: float
+    freedom: float
 
     def at(self, days: Sequence[date]) -> Floats:
         """The expected cost of `days`."""
@@ -82,6 +84,7 @@ def fit(days: Sequence[date], values: Sequence[float]) -> Expectation:
         _covariance(design, residuals, weights, scale),
         scale,
         _correlation(days, clipped),
+        _freedom(weights, design.shape[1]),
     )
 
 
@@ -126,14 +129,14 @@ def _spread(residuals: Floats) -> float:
 def _scale(clipped: Floats, weights: Floats, parameters: int) -> float:
     """The standard deviation, each parameter taken off the number of days, for it takes as much of
     the spread away. It uses more of the data than the median absolute deviation does."""
-    days = _effective(weights)
-    freedom = max(days - parameters, 1.0) / days
-    return max(float(np.sqrt(np.average(clipped**2, weights=weights) / freedom)), 1e-12)
+    freedom = _freedom(weights, parameters)
+    kept = freedom / (freedom + parameters)
+    return max(float(np.sqrt(np.average(clipped**2, weights=weights) / kept)), 1e-12)
 
 
-def _effective(weights: Floats) -> float:
-    """How many days of equal weight would be worth as much."""
-    return float(np.sum(weights) ** 2 / np.sum(weights**2))
+def _freedom(weights: Floats, parameters: int) -> float:
+    """How many days of equal weight would be worth as much, less the parameters."""
+    return max(float(np.sum(weights) ** 2 / np.sum(weights**2)) - parameters, 1.0)
 
 
 def _covariance(design: Floats, residuals: Floats, weights: Floats, scale: float) -> Floats:

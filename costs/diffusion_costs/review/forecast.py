@@ -76,4 +76,7 @@ def _simulated(expected: Expectation, days: Sequence[date]) -> Floats:
             correlation * noise[:, number - 1]
             + np.sqrt(1 - correlation**2) * innovations[:, number]
         )
-    return np.asarray(np.sum(expected.at(days) + shifts + noise, axis=1), dtype=np.float64)
+    # The scale itself is known from so many days only: Student's t in place of the normal.
+    unsure = np.sqrt(expected.freedom / random.chisquare(expected.freedom, _DRAWS))
+    off = np.sum(shifts + noise, axis=1) * unsure
+    return np.asarray(np.sum(expected.at(days)) + off, dtype=np.float64)
