@@ -122,7 +122,7 @@ def _shares() -> Row:
                         f"sum by (currency) (tags:diffusion_held_cost:increase{days})",
                         f"{name}, {{{{currency}}}}",
                     )
-                    for days, name in (("1d", "24 hours"), ("7d", "7 days"), ("30d", "30 days"))
+                    for days, name in (("1d", "1 day"), ("7d", "7 days"), ("30d", "30 days"))
                 ),
                 Unit.MONEY,
                 "What machines cost, used or not, up to now.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ _ROW_IN = 0.38
 _HEAD = 3
 """Rows of the grid that the board's title takes."""
 _DPI = 80
+_LINE = 190
+"""Letters of the caption on a line."""
 
 Answers = Mapping[Panel, Sequence[Shown]]
 
@@ -29,7 +32,8 @@ def sheet(board: Board, answers: Answers, period: Period, caption: str) -> bytes
     placed, total = _placed(board)
     figure = Figure(figsize=(_WIDTH_IN, total * _ROW_IN), facecolor="white")
     figure.text(0.012, 1 - 0.9 / total, board.title, fontsize=17, color=INK, va="center")
-    figure.text(0.012, 1 - 2.0 / total, caption, fontsize=9.5, color=FAINT, va="center")
+    told = textwrap.fill(caption, _LINE)
+    figure.text(0.012, 1 - 2.0 / total, told, fontsize=9.5, color=FAINT, va="center")
     for text, top in placed.headings:
         place = 1 - (top + 0.6) / total
         figure.text(0.012, place, text, fontsize=12, color=INK, weight="bold", va="center")

@@ -13,6 +13,7 @@ from PIL import Image
 from dashboards.boards import boards
 from dashboards.panels import Board, Kind, Level, Levels, Panel, Row, Unit, query
 from prometheus_rig import exposing
+from report import SAMPLE
 from reporting.charts import summary
 from reporting.period import read_period, resolved
 from reporting.prometheus import Prometheus, scrape_interval
@@ -23,6 +24,7 @@ from reporting.tiles import tile
 from reporting.words import number
 from serving.errors import Trouble
 
+BUDGETS = ("Spent", "Foreseen at the period's end", "Refused")
 PERIOD = Period(1_700_000_000.0, 1_700_000_600.0, 60.0)
 GAP = math.nan
 
@@ -230,3 +232,17 @@ def test_how_often_is_scraped_comes_from_prometheus() -> None:
 
 def test_the_boards_have_all_kinds() -> None:
     assert {panel.kind for board in boards() for panel in board.panels()} == set(Kind)
+
+
+def test_the_recorded_run_that_ships_answers_every_query() -> None:
+    sample = Sample.read(SAMPLE)
+    silent = {
+        panel.title
+        for board in boards()
+        if board.uid != "diffusion-gpus"
+        for panel in board.panels()
+        for one in panel.queries
+        if not any(series.known for series in sample.ask(one.expr, instant=panel.instant))
+    }
+    assert silent <= {*BUDGETS, "GPU use", "Webhooks", "Cache"}, "what that run had none of"
+    assert sample.note
