@@ -108,5 +108,6 @@ def _arguments(request: Mapping[str, Any], parameters: frozenset[str], seed: int
         "max_sequence_length": 500,
         "use_resolution_binning": False,
         "complex_human_instruction": None,
+        "max_area": SIZE * SIZE,
     }
     return {name: value for name, value in wanted.items() if name in parameters}
