@@ -149,16 +149,21 @@ def _charges(stage: Stage, calendar: Calendar, rate: Rate) -> Iterator[Charge]:
             for day in calendar.days(first, last)
         ],
     )
-    dated = "FROM charged AS rows ASOF JOIN days ON rows.begins >= days.begins"
-    sums = "sum(billed), sum(effective)"
+    # By moment first: there are fewer of them than rows, and days are sought for those only.
+    spans = "begins, ends, period_begins, period_ends"
+    stage.ask(
+        f"CREATE TEMP TABLE summed AS SELECT {spans}, {_GROUP}, sum(billed) AS billed, "
+        f"sum(effective) AS effective FROM charged GROUP BY {spans}, {_GROUP}"
+    )
+    dated = "FROM summed ASOF JOIN days ON summed.begins >= days.begins"
     for day, *rest in stage.ask(
-        f"SELECT day, {_GROUP}, {sums} {dated} WHERE rows.ends <= days.ends GROUP BY day, {_GROUP}"
+        f"SELECT day, {_GROUP}, sum(billed), sum(effective) {dated} "
+        f"WHERE summed.ends <= days.ends GROUP BY day, {_GROUP}"
     ):
         yield _charge(day, rest[:-2], rest[-2], rest[-1], rate)
-    spans = "rows.begins, rows.ends, period_begins, period_ends"
     for begin, end, opens, closes, *rest in stage.ask(
-        f"SELECT {spans}, {_GROUP}, {sums} {dated} WHERE rows.ends > days.ends "
-        f"GROUP BY {spans}, {_GROUP}"
+        f"SELECT summed.begins, summed.ends, period_begins, period_ends, {_GROUP}, billed, "
+        f"effective {dated} WHERE summed.ends > days.ends"
     ):
         span = _within((_utc(begin), _utc(end)), (_utc(opens), _utc(closes)))
         billed = calendar.spread(rest[-2], span)
