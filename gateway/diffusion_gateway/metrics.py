@@ -159,12 +159,12 @@ class Metrics:
         """A request was answered; `route` is its template."""
         self._http.labels(route, method, str(status)).inc()
         self._http_seconds.labels(route).observe(seconds)
+        if route not in _NO_EVENTS:
+            self._met(asked_model.get(), "request", kind_of_status(status))
 
     def sent(self, route: str, size: int) -> None:
         """So many bytes of bodies and messages went out."""
         self._sent.labels(route).inc(size)
-        if route not in _NO_EVENTS:
-            self._met(asked_model.get(), "request", kind_of_status(status))
 
     def watching(self, transport: str, change: int) -> None:
         """A watcher came (1) or went (-1), by sse or websocket."""

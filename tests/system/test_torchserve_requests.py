@@ -79,8 +79,8 @@ def test_a_worker_killed_during_a_request_fails_it_and_comes_back(url: str, flee
         return ask(url, "application/json", num_inference_steps=900, num_images=4)
 
     slow, later = ask_together(slowly, kill)
-    # TorchServe says one or the other, by how far the worker's end had got.
-    assert slow.status_code in (500, 507)
+    # TorchServe says one of these, by how far the request and the worker's end had got.
+    assert slow.status_code in (500, 503, 507)
     assert later.status_code == 200
     end = time.monotonic() + 200
     while time.monotonic() < end:
