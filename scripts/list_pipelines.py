@@ -17,6 +17,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
 
+    import torch
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
     from diffusion_engine.loading import silence_libraries
@@ -24,6 +25,8 @@ def main() -> None:
     from surveying.trial import try_pipeline
 
     silence_libraries()
+    # Models this small have nothing to share between threads.
+    torch.set_num_threads(1)
     names = options.names or [one.__name__ for one in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()]
     trials = []
     for name in names:

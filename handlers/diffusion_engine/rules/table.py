@@ -13,6 +13,10 @@ from diffusion_engine.rules.rule import JoiningRule
 _picture = partial(JoiningRule, rows="hidden_states", zeros=picture_of_zeros)
 _sequence = partial(JoiningRule, rows="hidden_states", zeros=sequence_of_zeros)
 
+# FLUX.1 and its kin. The ids say where each token lies: pictures of other proportions may have as
+# many tokens, and the model knows one set of ids for all rows.
+_flux = partial(_sequence, kinds={"img_ids": Shared(), "txt_ids": Shared()})
+
 _RULES: dict[str, Callable[[Any], JoiningRule]] = {
     # UNets take a timestep a row and treat rows apart: Stable Diffusion 1.x, 2.x and XL, Kolors.
     "UNet2DConditionModel": partial(JoiningRule, rows="sample", zeros=picture_of_zeros),
@@ -20,9 +24,15 @@ _RULES: dict[str, Callable[[Any], JoiningRule]] = {
     "SD3Transformer2DModel": _picture,
     "PixArtTransformer2DModel": _picture,
     "SanaTransformer2DModel": _picture,
-    # FLUX.1. The ids say where each token lies: pictures of other proportions may have as many
-    # tokens, and the model knows one set of ids for all rows.
-    "FluxTransformer2DModel": partial(_sequence, kinds={"img_ids": Shared(), "txt_ids": Shared()}),
+    "AuraFlowTransformer2DModel": _picture,
+    "CogView3PlusTransformer2DModel": _picture,
+    "CogView4Transformer2DModel": _picture,
+    # Rotary embeddings are made for one size and given to the call.
+    "HunyuanDiT2DModel": _picture,
+    "Lumina2Transformer2DModel": _picture,
+    "FluxTransformer2DModel": _flux,
+    "ChromaTransformer2DModel": _flux,
+    "OvisImageTransformer2DModel": _flux,
     # Qwen-Image. Of the shapes the model reads the first only. Prompts have a token count each;
     # positions of a picture's tokens do not depend on it, and the mask hides what is added.
     "QwenImageTransformer2DModel": partial(
