@@ -115,6 +115,7 @@ class Intake:
             span.note(job=job.id, model=job.model, repeated=not submitted.created, cached=cached)
         if submitted.created:
             self._parts.metrics.job_accepted(job)
+            self._parts.accounts.serves(job.model)
         return submitted
 
     async def _read(self, fields: Mapping[str, Any], tenant: Tenant, *, form: bool) -> _Draft:

@@ -6,7 +6,8 @@ import asyncio
 import time
 from dataclasses import replace
 
-from diffusion_gateway.stores.store import JobStore, Usage, slot_of
+from diffusion_gateway.stores.store import JobStore
+from diffusion_gateway.stores.usage import Usage, slot_of
 
 SLOT = slot_of(1_800_000_000.0)
 

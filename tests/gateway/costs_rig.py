@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from diffusion_gateway.costs.accounts import Accounts
 from diffusion_gateway.settings import GatewaySettings
-from diffusion_gateway.stores.store import JobStore, Usage
+from diffusion_gateway.stores.store import JobStore
+from diffusion_gateway.stores.usage import Usage
 
 HOUR = 3.6
 """What the machine costs by the hour: a thousandth of a dollar for each second."""

@@ -293,3 +293,16 @@ async def test_usage_is_a_table_of_a_zones_days(
     ]
     both = await usage_between(sqlite_store, first, date(2026, 10, 26), zone)
     assert [key[0].day for key in sorted(both)] == [25, 26]
+
+
+def test_series_begin_at_nothing(tmp_path: Path) -> None:
+    registry, store = CollectorRegistry(), SqliteStore(tmp_path / "jobs.sqlite")
+    budgets = budget_file(tmp_path, one={"amount": 1, "tenant": "acme", "hard": True})
+    made = accounts(tmp_path, store, Clock(), registry, budgets_file=budgets)
+    for _ in range(2):
+        made.serves("emoji")
+    name = "charged_device_seconds_total"
+    for tenant, bucket in (("acme", "used"), ("_other", "cancelled"), ("_service", "lost")):
+        assert told(registry, name, model="emoji", tenant=tenant, bucket=bucket) == 0
+    assert told(registry, "budget_refusals_total", budget="one") == 0
+    assert told(registry, "held_machine_seconds_total", machine="gpu", purchase="on_demand") == 0

@@ -17,7 +17,8 @@ from diffusion_gateway.costs.spending import Spent
 from diffusion_gateway.costs.tariff import Quote, Tariff
 from diffusion_gateway.errors import BudgetSpentError
 from diffusion_gateway.job import Cost, Job
-from diffusion_gateway.stores.store import JobStore, Usage, slot_of
+from diffusion_gateway.stores.store import JobStore
+from diffusion_gateway.stores.usage import Usage, slot_of
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -32,6 +33,9 @@ OTHER = "_other"
 
 _TENANTS_OWN = ("used", "cancelled")
 """Buckets that the tenant is charged: what it got, and what it did not want any more."""
+
+_SERVICES = ("failed", "repeated", "lost")
+"""Buckets that the service is charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,23 @@ class Accounts:
         self._store = store
         self._clock = clock
         self._named = self.budgets.tenants | set(settings.named_tenants)
+        self._served: set[str] = set()
         self._check_budgets()
+        for one in settings.endpoints:
+            self.metrics.held(self.tariff.machine(one), 0, 0.0)
         prices = self.tariff.prices
         if prices is not None:
             after = prices.good_until + timedelta(days=1)
             self.metrics.prices(_begin(prices.as_of), _begin(after))
+
+    def serves(self, model: str) -> None:
+        """A model's jobs may be charged from now on; told as often as one likes."""
+        if model in self._served:
+            return
+        self._served.add(model)
+        quote = Quote(currency=self.tariff.currency)
+        self.metrics.serves(model, {*self._named, OTHER}, _TENANTS_OWN, quote)
+        self.metrics.serves(model, {SERVICE}, _SERVICES, quote)
 
     def cost(self, spent: Spent, quote: Quote) -> Cost | None:
         """What a job's record says that it cost; None where nothing is priced."""
@@ -189,6 +205,8 @@ class Accounts:
         for name, budget in self.budgets.budgets.items():
             if budget.tenant is None:
                 continue
+            if budget.hard:
+                self.metrics.hard(name)
             if budget.hard and self.tariff.prices is None:
                 raise ConfigError(
                     f"budgets_file: {name} is hard, but nothing is priced: name a machine",

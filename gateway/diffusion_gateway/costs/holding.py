@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 
 from diffusion_core.errors import ServingError
 from diffusion_gateway.costs.accounts import Accounts
-from diffusion_gateway.stores.store import JobStore, slot_of
+from diffusion_gateway.stores.store import JobStore
+from diffusion_gateway.stores.usage import slot_of
 from diffusion_gateway.upstream.endpoints import Endpoint
 
 logger = logging.getLogger(__name__)

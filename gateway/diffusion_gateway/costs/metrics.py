@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -63,6 +64,13 @@ class CostMetrics:
                 model=model, tenant=tenant, bucket=bucket, currency=quote.currency, **tags
             ).inc(nanos / NANOS)
 
+    def serves(
+        self, model: str, tenants: Iterable[str], buckets: Iterable[str], quote: Quote
+    ) -> None:
+        """Begins series at 0: the first increase of a new one is lost to rates."""
+        for tenant, bucket in product(tenants, buckets):
+            self.charged(model, tenant, bucket, quote, 0, 0.0)
+
     def held(self, quote: Quote, nanos: int, seconds: float) -> None:
         """A machine answered for so long."""
         self._held.labels(quote.machine, quote.purchase).inc(seconds)
@@ -79,6 +87,10 @@ class CostMetrics:
             tenant, _, currency = key.rpartition(" ")
             self._spent.labels(name, tenant, currency).set(spent)
             self._limit.labels(name, tenant, currency).set(limit)
+
+    def hard(self, budget: str) -> None:
+        """There is a budget that may refuse."""
+        self._refusals.labels(budget)
 
     def refused(self, budget: str) -> None:
         """A tenant was over a hard budget."""

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from diffusion_costs.calendar import Calendar
 from diffusion_costs.money import Money
-from diffusion_gateway.stores.store import SLOT_S, JobStore, Usage, slot_of
+from diffusion_gateway.stores.store import JobStore
+from diffusion_gateway.stores.usage import SLOT_S, Usage, slot_of
 
 COLUMNS = (
     *("day", "tenant", "model", "bucket", "machine", "purchase", "currency"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 
 from diffusion_gateway.stores.redis_link import RedisLink
-from diffusion_gateway.stores.store import CHARGED_S, Usage
+from diffusion_gateway.stores.usage import CHARGED_S, Usage
 
 
 class RedisUsage:

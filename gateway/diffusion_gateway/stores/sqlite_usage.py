@@ -7,7 +7,7 @@ from dataclasses import astuple
 
 from diffusion_gateway.stores.sqlite_file import SqliteFile
 from diffusion_gateway.stores.sqlite_writer import Transaction
-from diffusion_gateway.stores.store import CHARGED_S, Usage
+from diffusion_gateway.stores.usage import CHARGED_S, Usage
 
 _ADD = """INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET nanos = nanos + excluded.nanos, micros = micros + excluded.micros,

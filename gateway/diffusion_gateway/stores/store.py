@@ -12,13 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from diffusion_gateway.job import Checkpoint, Event, Job, Lane, Result, Status
+from diffusion_gateway.stores.usage import Usage
 
 MAX_ATTEMPTS = 3
-
-SLOT_S = 900
-
-CHARGED_S = 3600.0
-"""For so long a charge is known by its entry, and not made again."""
 
 PROMOTED = 256
 """Jobs of a lane that `promote` looks at, at most."""
@@ -98,33 +94,6 @@ class KeyRecord:
     created_at: float
     settings: dict[str, Any]
     """The tenant's own bounds, see `tenants.TenantSettings`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Device time of a quarter of an hour, by who it is charged to.
-
-    Days of every time zone begin at a whole quarter of an hour of UTC, so sums of slots are exact.
-
-    Attributes:
-        slot: quarters of an hour since 1970, see `slot_of`.
-        bucket: used, cancelled, failed, repeated, lost, or held (machines, used or not).
-        machine, purchase, currency: empty where no price is known.
-        nanos: money, in billionths.
-        micros: device time, in millionths of a second; of `held`, time by workers.
-    """
-
-    slot: int
-    tenant: str
-    model: str
-    bucket: str
-    machine: str = ""
-    purchase: str = ""
-    currency: str = ""
-    nanos: int = 0
-    micros: int = 0
-    jobs: int = 0
-    images: int = 0
 
 
 class JobStore(Protocol):
@@ -302,8 +271,7 @@ class JobStore(Protocol):
     # What was spent.
 
     async def charge(self, entry: str, usage: Usage, now: float) -> bool:
-        """Adds to a slot's usage, once for each `entry`; False if that was charged in the last
-        hour already."""
+        """Adds to a slot's usage, once for each `entry` of the last hour; False the next time."""
 
     async def usage(self, since: int, before: int) -> Sequence[Usage]:
         """Sums by slot, tenant, model, bucket, machine, purchase and currency, of those slots."""
@@ -333,8 +301,3 @@ class JobStore(Protocol):
 
         Returns 0, or the seconds until there will be one (none is taken then).
         """
-
-
-def slot_of(moment: float) -> int:
-    """The slot of usage that a moment (seconds since 1970) lies in."""
-    return int(moment // SLOT_S)
