@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.figures import summary
 from benchmarks.latency import FIRST_COME, OURS
 from benchmarks.systems import CLASSIC, CONTINUOUS
 
@@ -234,10 +235,23 @@ def _waking(found: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def _bills(found: dict[str, Any]) -> Iterator[Row]:
+    for kind in ("csv", "parquet"):
+        one = found[kind]
+        yield Row(
+            f"a bill of {found['rows']:,} rows, {kind}, {one['megabytes']:,.0f} MB",
+            "reported",
+            f"{spread(summary([run['seconds'] for run in one['runs']]), 1)} s, at most "
+            f"{max(run['peak_mb'] for run in one['runs']):.0f} MB of memory",
+            None,
+        )
+
+
 _LINES = {
     "served": _served,
     "request": _request,
     "metrics": _metrics,
+    "bills": _bills,
     "bounds": _bounds,
     "latency": _latency,
     "memory": _memory,
