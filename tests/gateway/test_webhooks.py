@@ -24,6 +24,7 @@ from diffusion_core.errors import ConfigError, ModelError
 from diffusion_gateway.api.documents import Documents
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Job, Lane, Result, Status, Webhook
+from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.notify import courier as courier_module
 from diffusion_gateway.notify import webhooks as webhooks_module
 from diffusion_gateway.notify.courier import Courier
@@ -275,7 +276,8 @@ async def test_two_gateways_on_redis_tell_each_end_once(
 ) -> None:
     def made(name: str) -> Gateway:
         store = RedisStore(redis_server.url)
-        return dataclasses.replace(make_gateway(tmp_path / name), store=store)
+        alone = make_gateway(tmp_path / name)
+        return dataclasses.replace(alone, store=store, metrics=Metrics())
 
     async with made("a") as one, made("b") as other, telling(one), telling(other):
         jobs = [await ended(one, receiver.url) for _ in range(25)]
