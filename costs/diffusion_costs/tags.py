@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffusion_costs.documents import Document, read_document
 
@@ -21,6 +21,9 @@ KUBERNETES_PREFIX = "diffusion.dev/"
 
 _VALUE = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 """What Kubernetes, Google's labels, S3's object tags and Azure's all take."""
+
+_TOLD = ("inference-worker", "model-storage")
+"""Components that the gateway itself puts on metrics and stored files."""
 
 Value = Annotated[str, Field(pattern=_VALUE)]
 
@@ -37,6 +40,13 @@ class Tags(Document):
     environment: Value = "production"
     models: Mapping[str, Value] = Field(default_factory=dict)
     components: tuple[Value, ...] = ("api-server", "inference-worker", "model-storage")
+
+    @model_validator(mode="after")
+    def _has_what_is_told(self) -> Tags:
+        missing = [one for one in _TOLD if one not in self.components]
+        if missing:
+            raise ValueError(f"components: must name {' and '.join(missing)}")
+        return self
 
     @classmethod
     def read(cls, path: Path) -> Tags:

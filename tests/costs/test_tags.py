@@ -50,7 +50,9 @@ def test_names_become_values_that_every_system_takes() -> None:
     assert len(as_value("x" * 100)) == 63
 
 
-@pytest.mark.parametrize("content", ["service: A Service", "models: {emoji: ''}", "owner: me"])
+@pytest.mark.parametrize(
+    "content", ["service: A Service", "models: {emoji: ''}", "owner: me", "components: [queue]"]
+)
 def test_values_that_some_system_refuses_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "tags.yaml").write_text(content)
     with pytest.raises(ConfigError):

@@ -197,7 +197,7 @@ class Accounts:
             for tenant in tenants:
                 if name in self.budgets.of_tenant(tenant):
                     found = await self.standing(tenant, name)
-                    key = f"{tenant} {found.limit.currency}"
+                    key = (tenant, found.limit.currency)
                     amounts[key] = (float(found.spent.amount), float(found.limit.amount))
             self.metrics.budget(name, self.budgets.window(name, now).elapsed(now), amounts)
 

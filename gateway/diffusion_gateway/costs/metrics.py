@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from itertools import product
 
@@ -52,6 +53,8 @@ class CostMetrics:
         self._good_until = self._gauge(
             "prices_good_until_timestamp_seconds", "From when on the price table is old"
         )
+        # Without prices nothing is known of them, which is not the same as 1970.
+        self.prices(math.nan, math.nan)
 
     def charged(
         self, model: str, tenant: str, bucket: str, quote: Quote, nanos: int, seconds: float
@@ -80,11 +83,12 @@ class CostMetrics:
                 machine=quote.machine, purchase=quote.purchase, currency=quote.currency, **tags
             ).inc(nanos / NANOS)
 
-    def budget(self, name: str, elapsed: float, amounts: Mapping[str, tuple[float, float]]) -> None:
-        """How a budget stands: (spent, limit) by tenant and currency, as `TENANT CURRENCY`."""
+    def budget(
+        self, name: str, elapsed: float, amounts: Mapping[tuple[str, str], tuple[float, float]]
+    ) -> None:
+        """How a budget stands: (spent, limit) by tenant and currency."""
         self._elapsed.labels(name).set(elapsed)
-        for key, (spent, limit) in amounts.items():
-            tenant, _, currency = key.rpartition(" ")
+        for (tenant, currency), (spent, limit) in amounts.items():
             self._spent.labels(name, tenant, currency).set(spent)
             self._limit.labels(name, tenant, currency).set(limit)
 
