@@ -82,15 +82,19 @@ def job(
     )
 
 
-def _source_images(request: GenerationRequest) -> dict[str, Image.Image]:
+def _source_images(request: GenerationRequest) -> dict[str, Any]:
     """The request's image in colour and its mask in grey, both as large as the picture."""
     sources = {"image": (request.image, "RGB"), "mask_image": (request.mask_image, "L")}
     size = (request.width, request.height)
-    return {
+    decoded: dict[str, Any] = {
         name: _decoded(name, source, mode, size)
         for name, (source, mode) in sources.items()
         if source is not None
     }
+    if request.task == "image-to-image" and request.num_images > 1:
+        # Stable Diffusion 3 encodes an image for each generator and would look for more than one.
+        decoded["image"] = [decoded["image"]] * request.num_images
+    return decoded
 
 
 def _decoded(name: str, source: SourceImage, mode: str, size: tuple[int, int]) -> Image.Image:

@@ -71,7 +71,10 @@ class Wanted(Asked):
         size = (self.width or self.size, self.height or self.size)
         wanted |= {"width": size[0], "height": size[1]} if "width" in parameters else {}
         if self.task != "text-to-image":
-            wanted["image"] = source_image(self.size).resize(size)
+            image = source_image(self.size).resize(size)
+            several = self.task == "image-to-image" and self.images > 1
+            # As `diffusion_engine.arguments` has it.
+            wanted["image"] = [image] * self.images if several else image
         if self.task == "inpainting":
             wanted["mask_image"] = mask_image(self.size).resize(size)
         if self.true_cfg is not None and "true_cfg_scale" in parameters:

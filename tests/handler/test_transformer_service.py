@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -19,6 +20,7 @@ from diffusion_engine.loading import with_tasks
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.served import ServedPipeline
 from diffusion_engine.service import DiffusionService
+from handler.test_images import base64_of, file
 from tiny_pipelines import tiny
 from unpacked import TINY_HANDLER, unpack
 
@@ -57,6 +59,15 @@ def events(service: DiffusionService, fields: dict[str, Any]) -> list[dict[str, 
     assert answer.status == 200, answer.body
     assert pending.stream is not None
     return [json.loads(line) for line in pending.stream.take()[0].splitlines()]
+
+
+def apart(image: str, other: str) -> int:
+    """The largest difference of any byte of two files in base64."""
+    one, two = (
+        np.asarray(Image.open(BytesIO(base64.b64decode(text))), dtype=np.int16)
+        for text in (image, other)
+    )
+    return int(np.abs(one - two).max())
 
 
 def test_previews_have_the_picture_s_proportions(service: DiffusionService) -> None:
@@ -121,3 +132,18 @@ def test_a_scale_that_the_model_does_not_read_is_no_field() -> None:
 def test_a_pipeline_that_changes_its_denoiser_is_refused() -> None:
     with pytest.raises(Exception, match="without PAG"):
         ServedPipeline({"text-to-image": tiny("StableDiffusionPAGPipeline")}, PromptCache(1 << 20))
+
+
+def test_several_pictures_over_one_image(tmp_path: Path) -> None:
+    folder = unpack(tmp_path, tiny("StableDiffusion3Pipeline"))
+    document = {"handler": {**TINY_HANDLER, "defaults": {"width": 32, "height": 32}}}
+    opened = DiffusionService(folder, parse_model_config(document))
+    fields = {"prompt": "a cat", "seed": 5, "num_inference_steps": 3, "image": base64_of(file())}
+    both, second = (
+        json.loads(opened.submit({**fields, **more}).answer.result(60).body)["images"]
+        for more in ({"num_images": 2}, {"seed": 6})
+    )
+    opened.close()
+    assert len(both) == 2
+    # The second picture of two is that of the next seed.
+    assert apart(both[1], second[0]) <= 1
