@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 from diffusion_core.errors import ModelError, ServingError
 from diffusion_engine.answers import Answer, error_answer
+from diffusion_engine.faults import describe_error
 from diffusion_engine.pending import Pending
 from triton_tensors import Asked, Tensors, pictures, progress, texts
 
@@ -61,7 +63,7 @@ class Flights:
     ) -> None:
         self._cancel = cancel
         self._count = count
-        self._flights: list[Flight] = []
+        self._flights: dict[Flight, None] = {}
         self._asked_at = time.monotonic()
         self._lock = threading.Lock()
         self._woken = threading.Event()
@@ -72,7 +74,7 @@ class Flights:
     def add(self, flight: Flight) -> None:
         """Takes a request aboard."""
         with self._lock:
-            self._flights.append(flight)
+            self._flights[flight] = None
         self.wake()
 
     def wake(self) -> None:
@@ -84,6 +86,13 @@ class Flights:
         self._closing = True
         self.wake()
         self._thread.join()
+
+    def wait(self, seconds: float) -> None:
+        """Returns when everybody has been answered, or after so long."""
+        end = time.monotonic() + seconds
+        while self._aboard() and time.monotonic() < end:
+            self.wake()
+            time.sleep(_PROGRESS_S)
 
     def _run(self) -> None:
         while True:
@@ -107,11 +116,10 @@ class Flights:
                 if asking and flight.sender.is_cancelled():
                     self._drop(flight)
                 self._send(flight)
-            except Exception:
+            except Exception as error:
                 # One that cannot be answered must not keep the answers of the others.
-                logger.exception("an answer was not sent")
-                self._drop(flight)
-                self._forget(flight)
+                logger.error("an answer was not sent: %s", describe_error(error))
+                self._give_up(flight)
 
     def _send(self, flight: Flight) -> None:
         # Asked first: what comes between the two questions is in the events of the next turn.
@@ -133,13 +141,20 @@ class Flights:
     def _tell(self, row: Pending, answer: Future[Answer]) -> None:
         self._count(row, answer.result())
 
+    def _give_up(self, flight: Flight) -> None:
+        self._drop(flight)
+        self._forget(flight)
+        refusal = _refusal(error_answer(ModelError("the answer could not be sent")))
+        with suppress(Exception):
+            flight.sender.send(refusal, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
     def _drop(self, flight: Flight) -> None:
         for row in flight.rows:
             self._cancel(row)
 
     def _forget(self, flight: Flight) -> None:
         with self._lock:
-            self._flights.remove(flight)
+            self._flights.pop(flight, None)
 
 
 def _patience(flights: list[Flight]) -> float | None:

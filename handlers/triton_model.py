@@ -27,6 +27,9 @@ from triton_tensors import Asked, asked
 
 logger = logging.getLogger(__name__)
 
+# Those whose device was lost are told before the process ends: Triton would let them wait.
+_LAST_ANSWERS_S = 5.0
+
 _EVENTS = "application/x-ndjson"
 
 
@@ -38,9 +41,13 @@ class TritonPythonModel:
     next step on, whether Triton's batcher has put them together or not.
     """
 
+    def __init__(self) -> None:
+        self._flights: Flights | None = None
+        self._log = _TritonLog()
+
     def initialize(self, args: dict[str, str]) -> None:
         """Loads and warms up; Triton reports the model READY when this returns."""
-        logging.getLogger().addHandler(_TritonLog())
+        logging.getLogger().addHandler(self._log)
         logging.getLogger().setLevel(logging.INFO)
         folder = Path(args["model_repository"], args["model_version"])
         config = read_model_config(folder / CONFIG_NAME)
@@ -54,7 +61,7 @@ class TritonPythonModel:
             )
         on_gpu = args["model_instance_kind"] == "GPU"
         gpu_id = int(args["model_instance_device_id"]) if on_gpu else None
-        self.service = open_service(folder, config, gpu_id=gpu_id, on_device_fault=_end_process)
+        self.service = open_service(folder, config, gpu_id=gpu_id, on_device_fault=self._end)
         self._name = args["model_name"]
         self._streams = decoupled
         place = Place(server_folder(), self._name)
@@ -65,36 +72,46 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Takes requests; each is answered through its own sender when it is done."""
+        assert self._flights is not None
         for request in requests:
-            self._flights.add(self._take_off(request))
+            self._flights.add(self._take_off(request, self._flights))
 
     def finalize(self) -> None:
         """Ends when every request that was taken has its answer, and frees the memory."""
+        assert self._flights is not None
         self.service.engine.drain()
         self._flights.close()
         self.service.close()
+        logging.getLogger().removeHandler(self._log)
 
-    def _take_off(self, request: Any) -> Flight:
+    def _take_off(self, request: Any, flights: Flights) -> Flight:
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         flight = Flight(request.get_response_sender(), self._streams)
         try:
             parameters = json.loads(request.parameters() or "{}")
             flight.asked = asked(inputs, parameters, request.requested_output_names())
-            flight.rows = self._submit(flight.asked)
+            flight.rows = self._submit(flight.asked, flights)
         except Exception as error:
             flight.rows = [refuse(as_serving_error(error))]
         return flight
 
-    def _submit(self, request: Asked) -> list[Pending]:
+    def _submit(self, request: Asked, flights: Flights) -> list[Pending]:
         if request.describe:
             document = json.dumps(self.service.describe()).encode()
             return [answered(Answer(200, document, JSON))]
         accept = _EVENTS if self._streams else JSON
-        send = partial(self.service.submit, form=True, accept=accept, wake=self._flights.wake)
+        send = partial(self.service.submit, form=True, accept=accept, wake=flights.wake)
         return [send(row) for row in request.rows]
 
     def _count(self, pending: Pending, answer: Answer) -> None:
         self.reporter.record(of_answer(self._name, pending, answer))
+
+    def _end(self, error: BaseException) -> None:
+        """The device is lost for this process; loading the model anew starts a fresh one."""
+        logger.critical("device lost (%s): this process ends", type(error).__name__)
+        if self._flights is not None:
+            self._flights.wait(_LAST_ANSWERS_S)
+        os._exit(70)
 
 
 class _Metrics:
@@ -139,9 +156,3 @@ class _TritonLog(logging.Handler):
         if record.levelno >= logging.WARNING:
             write = log.log_warn if record.levelno < logging.ERROR else log.log_error
         write(f"{record.name}: {self.format(record)}")
-
-
-def _end_process(error: BaseException) -> None:
-    """The device is lost for this process: Triton starts a fresh one with the next request."""
-    logger.critical("device lost (%s): this process ends", type(error).__name__)
-    os._exit(70)

@@ -38,9 +38,14 @@ class RunningTriton:
 
 
 class TritonServer:
-    """Triton with a folder of its own for its log and its state."""
+    """Triton with a folder of its own for its log and its state.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        grace_s: how long a stop waits for requests that were taken.
+    """
+
+    def __init__(self, folder: Path, *, grace_s: float = _GRACE_S) -> None:
+        self._grace_s = grace_s
         self.folder = folder.resolve() / "triton"
         self.log = folder.resolve() / "logs" / "triton.log"
         self._state = self.folder / "server.json"
@@ -117,16 +122,16 @@ class TritonServer:
     def _unload(self, running: RunningTriton) -> None:
         """Takes the models out of service, and waits for the requests that they have taken."""
         repository = f"{running.http}/v2/repository"
-        end = time.monotonic() + _GRACE_S
+        end = time.monotonic() + self._grace_s
         with requests.Session() as session, contextlib.suppress(requests.RequestException):
             session.trust_env = False
             while time.monotonic() < end:
-                models = session.post(f"{repository}/index", json={}, timeout=_GRACE_S).json()
+                models = session.post(f"{repository}/index", json={}, timeout=self._grace_s).json()
                 states = [(one["name"], one.get("state")) for one in models]
                 if not any(state in _AT_WORK for _, state in states):
                     return
                 for name in {name for name, state in states if state == "READY"}:
-                    session.post(f"{repository}/models/{name}/unload", timeout=_GRACE_S)
+                    session.post(f"{repository}/models/{name}/unload", timeout=self._grace_s)
                 time.sleep(0.1)
 
     def _command(self, environment: Environment, repository: Path, port: int) -> list[str | Path]:

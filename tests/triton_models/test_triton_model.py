@@ -23,11 +23,11 @@ from triton_model import TritonPythonModel
 from unpacked import unpack
 
 
-def open_model(folder: Path, *, decoupled: bool) -> TritonPythonModel:
+def open_model(folder: Path, *, decoupled: bool, name: str = "tiny") -> TritonPythonModel:
     model = TritonPythonModel()
     model.initialize(
         {
-            "model_name": folder.name,
+            "model_name": name,
             "model_repository": str(folder),
             "model_version": "1",
             "model_instance_kind": "CPU",
@@ -147,6 +147,22 @@ def test_a_client_that_has_gone_frees_its_place(model: TritonPythonModel) -> Non
     assert response.error.code == "GONE"
 
 
+def test_one_that_cannot_be_sent_keeps_nobody_waiting(model: TritonPythonModel) -> None:
+    lost, other = Request(prompt="a cat"), Request(prompt="a cat")
+    tried = []
+
+    def send(*response: Any, **flags: Any) -> None:
+        tried.append(flags)
+        raise RuntimeError("the client's connection is broken")
+
+    lost.sender.send = send  # type: ignore[method-assign]
+    model.execute([lost, other])
+    assert other.sender.one().error is None
+    model.execute([again := Request(prompt="a cat")])
+    assert again.sender.one().error is None
+    assert len(tried) == 2
+
+
 def test_describe(model: TritonPythonModel) -> None:
     request = Request(describe=True)
     model.execute([request])
@@ -181,14 +197,14 @@ def test_a_bad_stream_is_one_error(streaming: TritonPythonModel) -> None:
 
 
 def test_metrics_reach_triton(folder: Path) -> None:
-    model = open_model(folder, decoupled=False)
-    before = dict(MetricFamily.values)
-    request = Request(prompt="a cat")
-    model.execute([request])
-    request.sender.one()
+    model = open_model(folder, decoupled=False, name="counted")
+    requests = [Request(prompt="a cat", num_images=2), Request(prompt="")]
+    model.execute(requests)
+    for request in requests:
+        request.sender.one()
     model.finalize()
-    key = ("diffusion_images_total", "tiny")
-    assert MetricFamily.values[key] - before.get(key, 0) == 1
+    assert MetricFamily.values["diffusion_images_total", "counted"] == 2
+    assert MetricFamily.values["diffusion_requests_total", "counted,422"] == 1
 
 
 def test_finalize_waits_for_those_under_way(folder: Path) -> None:

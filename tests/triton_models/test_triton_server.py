@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
-import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,11 +23,22 @@ import tritonclient.grpc as grpc
 import tritonclient.http as http
 import yaml
 from PIL import Image
+from triton_clients import (
+    Stream,
+    apart,
+    in_flight,
+    inputs,
+    over_grpc,
+    over_http,
+    pixels,
+    problem,
+    scrape,
+    wait_until,
+)
 from tritonclient.utils import InferenceServerException
 
 from diffusion_engine.metric_families import flattened
 from handler_client import open_client
-from scraped import Scrape
 from served import ROOT, TINY_CONFIG
 from serving.ports import free_base
 from tiny import save_tiny_stable_diffusion, tiny_stable_diffusion
@@ -39,7 +49,6 @@ from unpacked import unpack
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 ENVIRONMENT = Path(os.environ.get("TRITON_ENVIRONMENT", ROOT / "run" / "triton-venv"))
-DATATYPES = {"num_inference_steps": "INT32", "width": "INT32", "seed": "INT64"}
 
 
 @pytest.fixture(scope="module")
@@ -66,70 +75,11 @@ def write(folder: Path, pipeline: Path, version: str) -> None:
 def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
     environment = Environment(ENVIRONMENT)
     environment.install()
-    server = TritonServer(tmp_path_factory.mktemp("run"))
+    server = TritonServer(tmp_path_factory.mktemp("run"), grace_s=20)
     try:
-        yield server.start(environment, repository, free_base())
+        yield server.start(environment, repository, free_base(28700))
     finally:
         server.stop()
-
-
-def inputs(client: Any, **fields: Any) -> list[Any]:
-    made = []
-    for name, value in fields.items():
-        values = [one.encode() if isinstance(one, str) else one for one in np.atleast_1d(value)]
-        kind = {int: "INT32", float: "FP32", bool: "BOOL"}.get(type(value), "BYTES")
-        datatype = DATATYPES.get(name, kind)
-        dtype = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BOOL": np.bool_}
-        array = np.array(values, dtype=dtype.get(datatype, np.object_)).reshape(-1, 1)
-        made.append(client.InferInput(name, array.shape, datatype))
-        made[-1].set_data_from_numpy(array)
-    return made
-
-
-def over_http(triton: RunningTriton, model: str = "tiny", **fields: Any) -> Any:
-    # A client each: its connections belong to the thread that made it.
-    with http.InferenceServerClient(triton.http.removeprefix("http://")) as client:
-        return client.infer(model, inputs(http, **{"prompt": "a heart", **fields}))
-
-
-def over_grpc(triton: RunningTriton, model: str = "tiny", **fields: Any) -> Any:
-    with grpc.InferenceServerClient(triton.grpc) as client:
-        return client.infer(model, inputs(grpc, **{"prompt": "a heart", **fields}))
-
-
-class Stream:
-    """A gRPC stream of one request to the decoupled model."""
-
-    def __init__(self, triton: RunningTriton, **fields: Any) -> None:
-        self.told: queue.Queue[tuple[Any, Any]] = queue.Queue()
-        self.client = grpc.InferenceServerClient(triton.grpc)
-        self.client.start_stream(callback=lambda result, error: self.told.put((result, error)))
-        self.client.async_stream_infer(
-            "tiny_stream",
-            inputs(grpc, **{"prompt": "a heart", **fields}),
-            enable_empty_final_response=True,
-        )
-
-    def responses(self) -> list[Any]:
-        found = []
-        while True:
-            result, error = self.told.get(timeout=60)
-            if error is not None:
-                raise error
-            if result.as_numpy("event") is not None:
-                found.append(result)
-            if result.get_response().parameters["triton_final_response"].bool_param:
-                self.client.stop_stream()
-                return found
-
-
-def pixels(result: Any, row: int = 0) -> Any:
-    return np.asarray(Image.open(io.BytesIO(result.as_numpy("images")[row, 0])))
-
-
-def problem(error: InferenceServerException) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(error.message())
-    return document
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +96,6 @@ def torchserves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     yield draw
     assert client.handler.service is not None
     client.handler.service.close()
-
-
-def apart(one: Any, other: Any) -> int:
-    return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
 ASKED = [
@@ -214,17 +160,6 @@ def counted(triton: RunningTriton) -> dict[str, float]:
     names = ("images", "steps", "denoiser_calls")
     scraped = scrape(triton)
     return {name: scraped.total(f"diffusion_{name}_total", model="tiny") for name in names}
-
-
-def scrape(triton: RunningTriton) -> Scrape:
-    return Scrape(requests.get(triton.metrics, timeout=10).text)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.1)
 
 
 def test_every_metric_of_a_worker_is_in_tritons_scrape(triton: RunningTriton) -> None:
@@ -298,12 +233,6 @@ def test_a_grpc_client_that_cancels_frees_its_place(triton: RunningTriton) -> No
     wait_until(lambda: cancelled() - before == 1)
 
 
-def in_flight(triton: RunningTriton) -> int:
-    with grpc.InferenceServerClient(triton.grpc) as client:
-        result = client.infer("tiny", inputs(grpc, describe=True))
-    return int(json.loads(result.as_numpy("metadata").item())["engine"]["in_flight"])
-
-
 def test_the_ensemble(triton: RunningTriton, torchserves: Callable[..., Any]) -> None:
     result = over_grpc(triton, "tiny_ensemble", seed=5)
     assert result.as_numpy("thumbnail").shape == (1, 32, 32, 3)
@@ -316,7 +245,7 @@ def test_a_new_version_takes_over_and_no_request_is_lost(
     with ThreadPoolExecutor(4) as pool:
         stop = threading.Event()
 
-        def load() -> int:
+        def ask_on() -> int:
             count = 0
             while not stop.is_set():
                 result = over_grpc(triton, num_inference_steps=40, seed=1)
@@ -324,13 +253,10 @@ def test_a_new_version_takes_over_and_no_request_is_lost(
                 count += 1
             return count
 
-        jobs = [pool.submit(load) for _ in range(3)]
+        jobs = [pool.submit(ask_on) for _ in range(3)]
         write(repository.parent, repository.parent / "pipeline-elsewhere", "2")
         try:
-            with http.InferenceServerClient(
-                triton.http.removeprefix("http://"), network_timeout=300
-            ) as client:
-                client.load_model("tiny")
+            load(triton)
             over_grpc(triton)
         finally:
             stop.set()
@@ -338,30 +264,28 @@ def test_a_new_version_takes_over_and_no_request_is_lost(
     assert over_grpc(triton).get_response().model_version == "2"
 
 
-def test_a_killed_worker_is_replaced(triton: RunningTriton) -> None:
-    """Those it had fail; later ones are answered."""
-    workers = [
-        one
-        for one in psutil.Process(triton.pid).children(recursive=True)
-        if any("/tiny/" in part for part in one.cmdline())
-    ]
+def test_loading_replaces_a_killed_worker(triton: RunningTriton) -> None:
+    """Triton starts no other by itself, and what was in hand is never answered."""
     with ThreadPoolExecutor(1) as pool:
-        doomed = pool.submit(over_grpc, triton, num_inference_steps=900)
+        doomed = pool.submit(over_grpc, triton, limit_s=10, num_inference_steps=900)
         wait_until(lambda: doomed.done() or in_flight(triton) == 1)
         assert not doomed.done(), doomed.exception()
-        for worker in workers:
-            worker.kill()
+        for worker in psutil.Process(triton.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any("/tiny/" in part for part in worker.cmdline()):
+                    worker.kill()
         with pytest.raises(InferenceServerException):
             doomed.result(60)
+    with pytest.raises(InferenceServerException, match="not healthy"):
+        in_flight(triton)
+    load(triton)
+    assert over_grpc(triton).as_numpy("images") is not None
 
-    def answers() -> bool:
-        try:
-            over_grpc(triton)
-        except InferenceServerException:
-            return False
-        return True
 
-    wait_until(answers, 120)
+def load(triton: RunningTriton) -> None:
+    address = triton.http.removeprefix("http://")
+    with http.InferenceServerClient(address, network_timeout=300) as client:
+        client.load_model("tiny")
 
 
 def test_prompts_stay_out_of_the_log(triton: RunningTriton) -> None:
