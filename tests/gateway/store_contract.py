@@ -7,10 +7,17 @@ from contract_events import EventContract
 from contract_keeping import KeepingContract
 from contract_leases import LeaseContract
 from contract_queue import QueueContract
+from contract_upkeep import UpkeepContract
 from contract_usage import UsageContract
 
 
 class StoreContract(
-    QueueContract, LeaseContract, EndContract, EventContract, KeepingContract, UsageContract
+    QueueContract,
+    LeaseContract,
+    EndContract,
+    UpkeepContract,
+    EventContract,
+    KeepingContract,
+    UsageContract,
 ):
     """All of the contract."""
