@@ -1,0 +1,24 @@
+{{/*
+What scaling asks Prometheus: (dict "root" $ "name" NAME "pool" POOL). Depths are read from the store by
+every gateway alike: max over them, then the sum over models.
+*/}}
+
+{{/*
+Jobs that wait and that this kind of machine takes, and jobs under way; 0 where a gateway says that the
+store answers and there are none, nothing where nobody knows.
+*/}}
+{{- define "diffusion.jobsQuery" -}}
+{{- $where := printf "namespace=\"%s\",model=~\"%s\"" .root.Release.Namespace (join "|" .pool.models) -}}
+{{- $none := printf "0 * max(diffusion_gateway_store_up{namespace=\"%s\"} == 1)" .root.Release.Namespace -}}
+(sum(max by (model) (diffusion_gateway_pool_queue_jobs{ {{- $where }},pool="{{ .pool.purchase }}"})) or {{ $none }}) + (sum(max by (model, lane) (diffusion_gateway_queue_jobs{ {{- $where }},state="leased"})) or {{ $none }})
+{{- end -}}
+
+{{/* Steps that the pool's engines still have before them. */}}
+{{- define "diffusion.stepsQuery" -}}
+sum(diffusion_pending_steps{namespace="{{ .root.Release.Namespace }}",gpu_pool="{{ .name }}"})
+{{- end -}}
+
+{{/* Each pod's mean over its GPUs, added up: divided by pods it is the pool's mean. */}}
+{{- define "diffusion.gpuQuery" -}}
+sum(avg by (pod) (gpu_utilization_percent{namespace="{{ .root.Release.Namespace }}",gpu_pool="{{ .name }}"}))
+{{- end -}}
