@@ -198,6 +198,8 @@ def _refusal(answer: Answer) -> Any:
     document = json.loads(answer.body)
     if "Retry-After" in answer.headers:
         document["retry_after"] = int(answer.headers["Retry-After"])
+    if "X-Device-Seconds" in answer.headers:
+        document["device_seconds"] = float(answer.headers["X-Device-Seconds"])
     error = pb_utils.TritonError(json.dumps(document), _code(answer.status))
     return pb_utils.InferenceResponse(error=error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import triton_python_backend_utils as pb_utils
 from diffusion_core.errors import ConfigError
 from diffusion_core.identity import CONFIG_NAME
 from diffusion_core.model_config import read_model_config
+from diffusion_core.tracing import VARIABLE, Traces, open_traces
 from diffusion_engine.answers import JSON, Answer
 from diffusion_engine.faults import as_serving_error
 from diffusion_engine.metric_families import Sample, flattened
 from diffusion_engine.pending import Pending, answered, refuse
 from diffusion_engine.places import Place, server_folder
 from diffusion_engine.reporter import Reporter
+from diffusion_engine.request_trace import follow
 from diffusion_engine.service import open_service
 from diffusion_engine.worker_changes import of_answer
 from triton_flights import Flight, Flights
@@ -44,6 +47,7 @@ class TritonPythonModel:
     def __init__(self) -> None:
         self._flights: Flights | None = None
         self._log = _TritonLog()
+        self.traces = Traces()
 
     def initialize(self, args: dict[str, str]) -> None:
         """Loads and warms up; Triton reports the model READY when this returns."""
@@ -59,6 +63,7 @@ class TritonPythonModel:
                 "config.pbtxt and model-config.yaml disagree: decoupled goes with "
                 "continuousBatching: true"
             )
+        self.traces = open_traces(os.environ.get(VARIABLE), "diffusion-worker")
         on_gpu = args["model_instance_kind"] == "GPU"
         gpu_id = int(args["model_instance_device_id"]) if on_gpu else None
         self.service = open_service(folder, config, gpu_id=gpu_id, on_device_fault=self._end)
@@ -66,7 +71,7 @@ class TritonPythonModel:
         self._streams = decoupled
         place = Place(server_folder(), self._name)
         self.reporter = Reporter(self.service, self._name, _Metrics().send, place).start()
-        self.service.at_close.append(self.reporter.close)
+        self.service.at_close += [self.reporter.close, self.traces.close]
         self._flights = Flights(self.service.cancel, self._count)
         logger.info("serving %s on %s", self.service.record.identity, self.service.device)
 
@@ -99,9 +104,12 @@ class TritonPythonModel:
         if request.describe:
             document = json.dumps(self.service.describe()).encode()
             return [answered(Answer(200, document, JSON))]
-        accept = _EVENTS if self._streams else JSON
+        accept, begun = _EVENTS if self._streams else JSON, time.monotonic()
         send = partial(self.service.submit, form=True, accept=accept, wake=flights.wake)
-        return [send(row) for row in request.rows]
+        rows = [send(row, begun=begun) for row in request.rows]
+        for row in rows:
+            follow(row, self.traces, request.traceparent, self._name, begun)
+        return rows
 
     def _count(self, pending: Pending, answer: Answer) -> None:
         self.reporter.record(of_answer(self._name, pending, answer))

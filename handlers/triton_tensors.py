@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffusion_core.errors import InvalidFieldError, MalformedBodyError
+from diffusion_core.tracing import HEADER
 from diffusion_engine.answers import Answer
 from diffusion_engine.images import to_image
 
@@ -26,6 +27,9 @@ _FILES = ("image", "mask_image", "checkpoint")
 
 _ENCODINGS = ("binary", "base64")
 
+# Parts of an event that have an output of their own; the rest is in `metadata`.
+_OWN_OUTPUT = ("type", "step", "steps", "image", "checkpoint")
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -36,12 +40,14 @@ class Asked:
         text: whether files travel as base64, for JSON cannot hold their bytes.
         describe: whether it asks for the model's description instead of pictures.
         outputs: the names of the outputs that its client wants.
+        traceparent: the span that the request is part of.
     """
 
     rows: tuple[dict[str, str | bytes], ...]
     text: bool
     describe: bool
     outputs: frozenset[str]
+    traceparent: str | None = None
 
 
 def asked(
@@ -56,7 +62,7 @@ def asked(
     """
     columns = dict(inputs)
     count = max((len(values) for values in columns.values()), default=1)
-    for name in parameters.keys() - _TRITONS_OWN:
+    for name in parameters.keys() - _TRITONS_OWN - {HEADER}:
         if name in columns:
             raise MalformedBodyError(f"{name}: is both an input and a parameter", field=name)
         columns[name] = np.full((count, 1), parameters[name], dtype=np.object_)
@@ -65,7 +71,7 @@ def asked(
     names = tuple(columns)
     values = [_column(name, columns[name], text) for name in names]
     rows = tuple(dict(zip(names, row, strict=True)) for row in zip(*values, strict=True))
-    return Asked(rows or ({},), text, describe, frozenset(outputs))
+    return Asked(rows or ({},), text, describe, frozenset(outputs), parameters.get(HEADER))
 
 
 def pictures(
@@ -110,6 +116,8 @@ def progress(event: Mapping[str, Any], request: Asked) -> Tensors:
     for name, output in (("image", "images"), ("checkpoint", "checkpoint")):
         if name in event:
             tensors[output] = np.array([[_file(event[name], request.text)]], dtype=np.object_)
+    rest = {name: value for name, value in event.items() if name not in _OWN_OUTPUT}
+    tensors["metadata"] = texts([json.dumps(rest)])
     return tensors
 
 

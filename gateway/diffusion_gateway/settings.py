@@ -28,13 +28,16 @@ def _on_or_off(value: Any) -> Any:
 
 
 class EndpointSettings(BaseModel):
-    """A TorchServe that draws. `models` empty: all it serves; `key_file`: its tokens, read again
-    when they expire."""
+    """A TorchServe or a Triton that draws. `models` empty: all it serves; `key_file`: a
+    TorchServe's tokens, read again when they expire."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: Literal["torchserve", "triton"] = "torchserve"
     inference: str
-    management: str
+    """http:// or https:// of a TorchServe, grpc:// or grpcs:// of a Triton, by whose one port all
+    goes."""
+    management: str | None = None
     pool: Literal["on-demand", "spot"] = "on-demand"
     machine: str | None = None
     """Its name in the price table; None: as the gateway's setting says."""
@@ -45,6 +48,18 @@ class EndpointSettings(BaseModel):
     models: tuple[str, ...] = ()
     key_file: Path | None = None
     certificate: Path | None = None
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> EndpointSettings:
+        triton = self.kind == "triton"
+        schemes = ("grpc://", "grpcs://") if triton else ("http://", "https://")
+        if not self.inference.startswith(schemes):
+            raise ValueError(f"inference: a {self.kind} is at {' or '.join(schemes)}")
+        if not triton and self.management is None:
+            raise ValueError("management: a torchserve has one")
+        if triton and (self.management or self.key_file) is not None:
+            raise ValueError("management, key_file: a triton has none")
+        return self
 
 
 class GatewaySettings(BaseModel):

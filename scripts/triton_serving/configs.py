@@ -30,7 +30,8 @@ def dynamic_config(name: str, config: ModelConfig) -> str:
 
 def decoupled_config(name: str, config: ModelConfig) -> str:
     """Several responses for a request."""
-    return _filled("decoupled", name=name, instances=_instances(config)) + _tensors()
+    values = {"name": name, "batch_size": config.batch_size, "instances": _instances(config)}
+    return _filled("decoupled", **values) + _tensors()
 
 
 def thumbnail_config(name: str, config: ModelConfig) -> str:

@@ -24,8 +24,9 @@ from diffusion_gateway.job import Job, new_id
 from diffusion_gateway.settings import EndpointSettings, GatewaySettings
 from diffusion_gateway.stores.sqlite_store import SqliteStore
 from diffusion_gateway.upstream.endpoints import Endpoint, Registration
-from diffusion_gateway.upstream.torchserve import Registered
+from diffusion_gateway.upstream.model_server import Registered
 
+ENDPOINT = {"inference": "http://one", "management": "http://one"}
 NOON = datetime.fromisoformat("2026-11-22T12:00:00+00:00").timestamp()
 
 
@@ -44,9 +45,7 @@ def job(tenant: str = "acme") -> Job:
 
 
 def endpoint(workers: int = 1, **settings: Any) -> Endpoint:
-    made = Endpoint.of(
-        EndpointSettings(inference="http://one", management="http://one", **settings)
-    )
+    made = Endpoint.of(EndpointSettings.model_validate({**ENDPOINT, **settings}))
     made.alive = True
     known = Registered("emoji", "1.0", "a.mar", 2, True, workers, workers, frozenset())
     made.registrations["emoji"] = Registration(made, known)
@@ -94,7 +93,7 @@ def test_without_a_machine_time_is_counted_and_nothing_priced(tmp_path: Path) ->
     ("settings", "said"),
     [
         ({"machine": "tpu"}, "tpu: is no machine"),
-        ({"endpoints": [{"inference": "a", "management": "a", "machine": "tpu"}]}, "tpu"),
+        ({"endpoints": [{**ENDPOINT, "machine": "tpu"}]}, "tpu"),
         ({"prices_file": Path("none.yaml")}, "none.yaml"),
     ],
 )

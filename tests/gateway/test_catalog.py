@@ -13,12 +13,8 @@ from diffusion_gateway.settings import EndpointSettings, GatewaySettings
 from diffusion_gateway.upstream import catalog as catalog_module
 from diffusion_gateway.upstream.catalog import Catalog
 from diffusion_gateway.upstream.endpoints import Breaker, Endpoint, Registration, choose
-from diffusion_gateway.upstream.torchserve import (
-    AnswerError,
-    ConnectionLostError,
-    Registered,
-    TorchServe,
-)
+from diffusion_gateway.upstream.model_server import AnswerError, ConnectionLostError, Registered
+from diffusion_gateway.upstream.torchserve import TorchServe
 from fake_torchserve import FakeModel, FakeTorchServe, Keys, faked
 
 

@@ -6,9 +6,6 @@ import base64
 import contextlib
 import io
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +18,6 @@ import pytest
 import requests
 import tritonclient.grpc as grpc
 import tritonclient.http as http
-import yaml
 from PIL import Image
 from triton_clients import (
     Stream,
@@ -34,52 +30,17 @@ from triton_clients import (
     problem,
     scrape,
     wait_until,
+    write_repository,
 )
 from tritonclient.utils import InferenceServerException
 
 from diffusion_engine.metric_families import flattened
 from handler_client import open_client
-from served import ROOT, TINY_CONFIG
-from serving.ports import free_base
-from tiny import save_tiny_stable_diffusion, tiny_stable_diffusion
-from triton_serving.environment import Environment
-from triton_serving.server import RunningTriton, TritonServer
+from tiny import tiny_stable_diffusion
+from triton_serving.server import RunningTriton
 from unpacked import unpack
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
-
-ENVIRONMENT = Path(os.environ.get("TRITON_ENVIRONMENT", ROOT / "run" / "triton-venv"))
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("triton")
-    # So small a pipeline gains nothing by sharing calls: the cap that would be measured is one.
-    handler = {**TINY_CONFIG["handler"], "engine": {"max_rows": 16}}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump({**TINY_CONFIG, "handler": handler}))
-    pipeline = save_tiny_stable_diffusion(folder / "pipeline")
-    write(folder, pipeline, "1")
-    # Self-contained: the server has to do without what it was made of.
-    pipeline.rename(folder / "pipeline-elsewhere")
-    return folder / "repository"
-
-
-def write(folder: Path, pipeline: Path, version: str) -> None:
-    command = [sys.executable, "scripts/triton_repo.py", "--name", "tiny", "--version", version]
-    command += ["--model", str(pipeline), "--repository", str(folder / "repository")]
-    command += ["--config", str(folder / "tiny.yaml")]
-    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-
-
-@pytest.fixture(scope="module")
-def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
-    environment = Environment(ENVIRONMENT)
-    environment.install()
-    server = TritonServer(tmp_path_factory.mktemp("run"), grace_s=20)
-    try:
-        yield server.start(environment, repository, free_base(28700))
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +215,7 @@ def test_a_new_version_takes_over_and_no_request_is_lost(
             return count
 
         jobs = [pool.submit(ask_on) for _ in range(3)]
-        write(repository.parent, repository.parent / "pipeline-elsewhere", "2")
+        write_repository(repository.parent, repository.parent / "pipeline-elsewhere", "2")
         try:
             load(triton)
             over_grpc(triton)

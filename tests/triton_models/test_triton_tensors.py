@@ -114,11 +114,13 @@ def test_rows_that_make_no_block_are_refused() -> None:
 
 def test_events_on_the_way() -> None:
     request = Asked((), text=False, describe=False, outputs=frozenset())
-    step = progress({"type": "progress", "step": 3, "steps": 20}, request)
+    told = {"type": "progress", "step": 3, "steps": 20, "device_seconds": 0.5}
+    step = progress(told, request)
     assert {name: one.tolist() for name, one in step.items()} == {
         "event": [[b"progress"]],
         "step": [[3]],
         "steps": [[20]],
+        "metadata": [[b'{"device_seconds": 0.5}']],
     }
     preview = progress({"type": "preview", "step": 4, "image": "/9g="}, request)
     assert preview["images"].tolist() == [[b"\xff\xd8"]]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import queue
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +20,18 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from scraped import Scrape
+from served import ROOT
 from triton_serving.server import RunningTriton
 
 DATATYPES = {"num_inference_steps": "INT32", "width": "INT32", "seed": "INT64"}
+
+
+def write_repository(folder: Path, pipeline: Path, version: str) -> None:
+    """Writes `tiny` into folder/repository as the command does."""
+    command = [sys.executable, "scripts/triton_repo.py", "--name", "tiny", "--version", version]
+    command += ["--model", str(pipeline), "--repository", str(folder / "repository")]
+    command += ["--config", str(folder / "tiny.yaml")]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
 
 def inputs(client: Any, **fields: Any) -> list[Any]:

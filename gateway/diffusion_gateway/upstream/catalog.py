@@ -16,7 +16,7 @@ from diffusion_gateway.errors import UnknownModelError, UpstreamError
 from diffusion_gateway.settings import GatewaySettings
 from diffusion_gateway.upstream.endpoints import Endpoint, Registration
 from diffusion_gateway.upstream.model_memory import ModelMemory, check_description, without_workers
-from diffusion_gateway.upstream.torchserve import AnswerError, Registered
+from diffusion_gateway.upstream.model_server import AnswerError, Registered
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class Catalog:
         except UpstreamError as error:
             endpoint.unanswered += 1
             if endpoint.unanswered == _UNANSWERED or endpoint.unanswered == 1:
-                logger.warning("%s does not answer: %s", endpoint.server.management, error)
+                logger.warning("%s does not answer: %s", endpoint.server.inference, error)
             if endpoint.unanswered >= _UNANSWERED:
                 endpoint.alive = False
             return

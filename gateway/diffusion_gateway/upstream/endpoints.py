@@ -1,7 +1,7 @@
-"""Where work goes: the registrations of each TorchServe, what each has in hand, and whom to trust.
+"""Where work goes: the registrations of model servers, what each has in hand, and whom to trust.
 
-A registration is one name under which a TorchServe serves an archive. In continuous mode it has one
-worker, so a model with more room has several registrations (NAME, NAME-2, NAME-3).
+A registration is one name under which a server serves an archive. In TorchServe's continuous mode
+it has one worker, so a model with more room has several registrations (NAME, NAME-2, NAME-3).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffusion_gateway.settings import EndpointSettings
-from diffusion_gateway.upstream.torchserve import Registered, TorchServe
+from diffusion_gateway.upstream.model_server import ModelServer, Registered
+from diffusion_gateway.upstream.torchserve import TorchServe
 
 Clock = Callable[[], float]
 
@@ -65,7 +66,7 @@ class Registration:
         alone: the job that has the registration to itself, or waits for the others to leave.
         description: the handler's own; kept while the model sleeps.
         described: the processes that gave it.
-        seen: when TorchServe last listed it, on the monotonic clock.
+        seen: when its server last listed it, on the monotonic clock.
         closing: whether it takes nothing new, because it is to sleep.
         wanted: workers that it has when it is awake.
         wake_s: seconds that they take to load, as measured; 0 before the first time.
@@ -91,7 +92,7 @@ class Registration:
     @property
     def label(self) -> str:
         """What people are told: endpoint and name."""
-        return f"{self.endpoint.server.inference}/predictions/{self.name}"
+        return self.endpoint.server.label(self.name)
 
     @property
     def runtime_identity(self) -> str | None:
@@ -150,10 +151,10 @@ class Registration:
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """A TorchServe, and whether it answered when last asked."""
+    """A model server, and whether it answered when last asked."""
 
     settings: EndpointSettings
-    server: TorchServe
+    server: ModelServer
     registrations: dict[str, Registration] = field(default_factory=dict)
     alive: bool = False
     unanswered: int = 0
@@ -161,7 +162,7 @@ class Endpoint:
     @classmethod
     def of(cls, settings: EndpointSettings) -> Endpoint:
         """An endpoint that nobody has asked yet."""
-        return cls(settings, TorchServe(settings))
+        return cls(settings, _server(settings))
 
     @property
     def pool(self) -> str:
@@ -180,6 +181,15 @@ class Endpoint:
         """Whether the settings let this endpoint serve that registration."""
         allowed = self.settings.models
         return not allowed or name in allowed or name.rpartition("-")[0] in allowed
+
+
+def _server(settings: EndpointSettings) -> ModelServer:
+    if settings.kind == "torchserve":
+        return TorchServe(settings)
+    # Its libraries are in an extra of their own, for those who have a Triton.
+    from diffusion_gateway.upstream.triton import Triton
+
+    return Triton(settings)
 
 
 def choose(

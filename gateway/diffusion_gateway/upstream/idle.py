@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,7 @@ from diffusion_core.errors import ServingError
 from diffusion_gateway.errors import UpstreamError
 from diffusion_gateway.stores.store import JobStore
 from diffusion_gateway.upstream.endpoints import Endpoint, Registration
+from diffusion_gateway.upstream.model_server import FixedError
 from diffusion_gateway.upstream.residency import Plan, Resident, plan
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ _TURN_S = 0.5
 _LOOK_S = 0.3
 _LONGEST_WAKE_S = 900.0
 _RETRY_S = 60.0
-"""A model that did not load is tried again after so long."""
+"""A model that did not load is tried again after so long; one that may not be moved, never."""
 
 _KEEPS_S = 1.0
 """A process that was ended holds its memory for a moment longer."""
@@ -142,6 +144,8 @@ class Idle:
             await action
         except UpstreamError as error:
             logger.warning("%s: %s", one.label, error)
+            if isinstance(error, FixedError):
+                self._failed[one] = math.inf
         finally:
             one.closing = False
             del self._acting[one]

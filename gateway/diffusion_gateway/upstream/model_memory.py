@@ -14,7 +14,7 @@ from typing import Any
 from diffusion_core.capabilities import Capabilities
 from diffusion_core.limits import Defaults, Limits
 from diffusion_gateway.upstream.endpoints import Endpoint, Registration
-from diffusion_gateway.upstream.torchserve import Registered
+from diffusion_gateway.upstream.model_server import Registered
 
 logger = logging.getLogger(__name__)
 

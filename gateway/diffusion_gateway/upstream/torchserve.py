@@ -3,11 +3,9 @@ draw."""
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -16,6 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 from diffusion_core.tracing import HEADER
 from diffusion_gateway.errors import UpstreamError
 from diffusion_gateway.settings import EndpointSettings
+from diffusion_gateway.upstream.model_server import (
+    AnswerError,
+    ConnectionLostError,
+    Registered,
+    is_description,
+    seconds_of,
+)
 from diffusion_gateway.upstream.tokens import Kind, Tokens
 
 LINES = "application/x-ndjson"
@@ -32,96 +37,12 @@ _LIMITS = httpx2.Limits(max_connections=1024, max_keepalive_connections=64, keep
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
 
-class ConnectionLostError(UpstreamError):
-    """TorchServe could not be reached, or was lost before its answer was whole.
-
-    `sent` tells whether it may have had the request.
-    """
-
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
-
-
-class AnswerError(UpstreamError):
-    """TorchServe or the model answered with an error.
-
-    Attributes:
-        answered: the HTTP status.
-        document: the model's own problem document; None where TorchServe itself refused.
-        device_seconds: what the request had taken by then, where the model told.
-    """
-
-    def __init__(
-        self, answered: int, document: dict[str, Any] | None, said: str, retry_after: float | None
-    ) -> None:
-        super().__init__(f"the model server answered {answered}: {said}", retry_after=retry_after)
-        self.device_seconds = 0.0
-        self.answered = answered
-        self.document = document
-        self.said = said
-
-    @classmethod
-    def of(cls, status: int, body: bytes, retry_after: str | None = None) -> AnswerError:
-        """From a response; the problem document of a handler, or TorchServe's own words."""
-        try:
-            document = json.loads(body)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            return cls(status, None, "no reason given", _seconds(retry_after))
-        if "detail" in document and "code" in document:
-            said = str(document["code"])
-            return cls(status, document, said, _seconds(retry_after))
-        return cls(status, None, str(document.get("message", "")), _seconds(retry_after))
-
-    @property
-    def worker_died(self) -> bool:
-        """Whether the worker ended with the request in its hands."""
-        # TorchServe says 507 for a batch whose worker went away, 500 for one that it gave up.
-        return self.document is None and self.answered in (500, 507)
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """The default version of a registered model, as TorchServe tells it.
-
-    `processes` names its worker processes: others there mean that it was loaded again. `workers`
-    counts those that run or start, `ready` those that have loaded.
-    """
-
-    name: str
-    version: str
-    archive: str
-    batch_size: int
-    continuous: bool
-    workers: int
-    ready: int
-    processes: frozenset[str]
-
-    @classmethod
-    def of(cls, document: dict[str, Any]) -> Registered:
-        """From an element of `GET /models/{name}`."""
-        workers = document["workers"]
-        return cls(
-            name=document["modelName"],
-            version=document["modelVersion"],
-            archive=document["modelUrl"],
-            batch_size=document["batchSize"],
-            continuous=document["continuousBatching"],
-            workers=len(workers),
-            ready=sum(worker["status"] == "READY" for worker in workers),
-            processes=frozenset(
-                f"{worker['id']}-{worker['pid']}-{worker['startTime']}" for worker in workers
-            ),
-        )
-
-
 class TorchServe:
     """One TorchServe. Raises `ConnectionLostError`, `AnswerError` or another `UpstreamError`."""
 
     def __init__(self, settings: EndpointSettings) -> None:
         self.inference = settings.inference.rstrip("/")
+        assert settings.management is not None
         self.management = settings.management.rstrip("/")
         verify: ssl.SSLContext | bool = True
         if settings.certificate is not None:
@@ -141,6 +62,10 @@ class TorchServe:
         """Ends all connections."""
         await self._client.aclose()
 
+    def label(self, name: str) -> str:
+        """Where that model is asked, for people."""
+        return f"{self.inference}/predictions/{name}"
+
     async def models(self) -> list[str]:
         """Names of the registered models."""
         document = await self._manage("GET", "/models", {"limit": "1000"})
@@ -148,7 +73,7 @@ class TorchServe:
 
     async def model(self, name: str) -> Registered:
         """What is registered as `name`."""
-        return Registered.of((await self._manage("GET", f"/models/{name}"))[0])
+        return registered((await self._manage("GET", f"/models/{name}"))[0])
 
     async def describe(self, name: str, version: str) -> dict[str, Any]:
         """What the model's handler says of itself; answered by a worker, between its requests."""
@@ -156,7 +81,7 @@ class TorchServe:
         url = f"{self.inference}/predictions/{name}/{version}/describe"
         answer = await self._send("inference", "POST", url, body={}, timeout_s=_DESCRIBE_S)
         document = _parsed(answer)
-        if "capabilities" not in document:
+        if not is_description(document):
             raise UpstreamError(f"{name} does not describe itself as this gateway expects")
         return document
 
@@ -249,8 +174,25 @@ class TorchServe:
                 break
             key = await self._tokens.replace(kind, key)
         refused = AnswerError.of(response.status_code, said, response.headers.get("Retry-After"))
-        refused.device_seconds = _seconds(response.headers.get("X-Device-Seconds")) or 0.0
+        refused.device_seconds = seconds_of(response.headers.get("X-Device-Seconds")) or 0.0
         raise refused
+
+
+def registered(document: dict[str, Any]) -> Registered:
+    """From an element of `GET /models/{name}`."""
+    workers = document["workers"]
+    return Registered(
+        name=document["modelName"],
+        version=document["modelVersion"],
+        archive=document["modelUrl"],
+        batch_size=document["batchSize"],
+        continuous=document["continuousBatching"],
+        workers=len(workers),
+        ready=sum(worker["status"] == "READY" for worker in workers),
+        processes=frozenset(
+            f"{worker['id']}-{worker['pid']}-{worker['startTime']}" for worker in workers
+        ),
+    )
 
 
 async def _read(response: httpx2.Response) -> bytes:
@@ -302,10 +244,3 @@ def _lost(error: httpx2.TransportError) -> ConnectionLostError:
     return ConnectionLostError(
         f"the model server was lost: {told}", sent=not isinstance(error, before)
     )
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    try:
-        return None if retry_after is None else max(0.0, float(retry_after))
-    except ValueError:
-        return None

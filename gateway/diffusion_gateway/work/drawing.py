@@ -23,7 +23,7 @@ from diffusion_gateway.upstream.model_request import (
     streaming_fields,
     streams,
 )
-from diffusion_gateway.upstream.torchserve import AnswerError
+from diffusion_gateway.upstream.model_server import AnswerError
 from diffusion_gateway.work.reports import Reports
 from diffusion_gateway.work.verdicts import Again, Fails, ServerLost, WorkerLost, judge
 

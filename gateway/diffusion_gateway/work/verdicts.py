@@ -8,7 +8,7 @@ from typing import Any
 
 from diffusion_gateway.errors import UpstreamError
 from diffusion_gateway.upstream.endpoints import Endpoint
-from diffusion_gateway.upstream.torchserve import AnswerError, ConnectionLostError
+from diffusion_gateway.upstream.model_server import AnswerError, ConnectionLostError
 
 # A server that is going down may let its management API answer for a moment longer.
 _SETTLE_S = 1.0
