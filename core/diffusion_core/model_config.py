@@ -18,6 +18,7 @@ from diffusion_core.limits import Defaults, Limits
 from diffusion_core.validation import first_error
 
 PositiveInt = Annotated[int, Field(gt=0)]
+Part = Annotated[float, Field(ge=0.0, le=1.0)]
 
 MEBIBYTE = 1 << 20
 
@@ -42,6 +43,40 @@ class Warmup(_Section):
     sizes: tuple[tuple[PositiveInt, PositiveInt], ...] | None = None
 
 
+class Optimization(_Section):
+    """What is done to the loaded models so that pictures cost less: all of it changes pixels.
+
+    Attributes:
+        quantization: how the denoiser's linear layers are held and multiplied. `int8_dynamic`
+            quantizes activations too, each token by itself, so that rows do not feel their company.
+        pruned_weights: part of the denoiser's weights, the smallest, that are zero.
+        pruned_channels: part of the channels that were taken out of the stored denoiser, whose
+            layers then have the shapes of its weights and not those of its config.
+        compile: whether the denoiser is compiled; the worker's machine needs a C++ compiler.
+        runtime: what runs the denoiser.
+        guidance_interval: parts of the steps between which guidance is on; outside it the denoiser
+            sees only the prompt's rows (Kynkäänniemi et al., 2024).
+    """
+
+    quantization: Literal["int8_weights", "int8_dynamic", "int4_weights", "int4_packed"] | None = (
+        None
+    )
+    pruned_weights: float = Field(0.0, ge=0.0, lt=1.0)
+    pruned_channels: float = Field(0.0, ge=0.0, lt=1.0)
+    compile: bool = False
+    runtime: Literal["torch", "openvino"] = "torch"
+    guidance_interval: tuple[Part, Part] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Optimization:
+        interval = self.guidance_interval
+        if interval is not None and interval[0] >= interval[1]:
+            raise ValueError("guidance_interval must begin before it ends")
+        if self.runtime == "openvino" and (self.compile or self.quantization is not None):
+            raise ValueError("runtime: openvino goes with neither compile nor quantization")
+        return self
+
+
 class HandlerSettings(_Section):
     """The `handler:` section. What changes a picture is part of the archive's identity.
 
@@ -61,6 +96,7 @@ class HandlerSettings(_Section):
     generator_device: Literal["cpu", "device"] = "cpu"
     scheduler: str | None = None
     extra_schedulers: tuple[str, ...] = ()
+    optimization: Optimization = Optimization()
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     warmup: Warmup = Warmup()
@@ -78,6 +114,8 @@ class HandlerSettings(_Section):
             "generator_device": self.generator_device,
             "scheduler": self.scheduler,
             "fixed_batch": self.engine.fixed_batch,
+            # Only what is set: an archive without any keeps the identity it always had.
+            **self.optimization.model_dump(mode="json", exclude_defaults=True),
         }
 
 
@@ -120,6 +158,12 @@ class ModelConfig(_Section):
         most = self.handler.engine.max_rows
         if fixed is not None and most is not None and fixed != most:
             raise ValueError("handler.engine: max_rows must equal fixed_batch where both are given")
+        if self.handler.optimization.quantization == "int8_dynamic" and fixed is None:
+            raise ValueError(
+                "handler.optimization.quantization: int8_dynamic needs handler.engine.fixed_batch: "
+                "an activation's last bit follows the number of rows in a call and decides how it "
+                "is rounded, so pictures would differ with their company"
+            )
         return self
 
     def response_bytes(self) -> int:
@@ -176,7 +220,7 @@ def read_model_config(path: Path) -> ModelConfig:
 def _nearest(field: str) -> str:
     """A hint for a typo: the known key that looks most like the last part of `field`."""
     known = [info.alias or name for name, info in ModelConfig.model_fields.items()]
-    for section in (HandlerSettings, EngineSettings, Warmup, Limits, Defaults):
+    for section in (HandlerSettings, EngineSettings, Optimization, Warmup, Limits, Defaults):
         known += list(section.model_fields)
     close = get_close_matches(field.rsplit(".", 1)[-1], known, n=1)
     return f"; did you mean {close[0]}?" if close else ""

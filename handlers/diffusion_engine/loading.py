@@ -16,6 +16,7 @@ from diffusion_core.capabilities import Task
 from diffusion_core.errors import ConfigError
 from diffusion_core.model_config import HandlerSettings
 from diffusion_core.read_ahead import read_ahead
+from diffusion_engine import recipes
 from diffusion_engine.schedulers import scheduler_class
 
 logger = logging.getLogger(__name__)
@@ -59,11 +60,13 @@ def load_pipeline(folder: Path, settings: HandlerSettings, device: torch.device)
     from diffusers import DiffusionPipeline
 
     silence_libraries()
+    dtype = getattr(torch, settings.dtype)
     pipeline = DiffusionPipeline.from_pretrained(
         str(folder),
-        dtype=getattr(torch, settings.dtype),
+        dtype=dtype,
         local_files_only=True,
         use_safetensors=True,
+        **recipes.parts_of_its_own(folder, settings.optimization, dtype),
         **_without_safety_checker(settings),
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -72,6 +75,7 @@ def load_pipeline(folder: Path, settings: HandlerSettings, device: torch.device)
         pipeline.scheduler = chosen.from_config(pipeline.scheduler.config)
     _place(pipeline, settings, device)
     _optimise(pipeline, settings)
+    recipes.apply(pipeline, settings, device)
     return pipeline
 
 
@@ -168,7 +172,7 @@ def silence_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def library_versions() -> dict[str, str]:
+def library_versions(settings: HandlerSettings) -> dict[str, str]:
     """Versions of the libraries that decide a picture's last bits."""
     import diffusers
     import transformers
@@ -177,6 +181,7 @@ def library_versions() -> dict[str, str]:
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "transformers": transformers.__version__,
+        **recipes.libraries(settings.optimization),
     }
 
 

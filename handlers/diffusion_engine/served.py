@@ -12,6 +12,7 @@ import torch
 from diffusion_core.capabilities import Task
 from diffusion_core.errors import ConfigError
 from diffusion_engine.prompt_cache import PromptCache
+from diffusion_engine.recipes.guidance import IntervalStandIn
 from diffusion_engine.rules import JoiningRule, rule_for
 from diffusion_engine.schedulers import Schedulers
 from diffusion_engine.stand_ins import (
@@ -33,6 +34,7 @@ class ServedPipeline:
         pipelines: a pipeline for each task, built over the same models.
         prompt_cache: the memo that tokenizers and text encoders share.
         extra_schedulers: classes that requests may name beside the compatible ones.
+        guidance_interval: parts of the steps between which guidance is on; None: always.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class ServedPipeline:
         pipelines: Mapping[Task, Any],
         prompt_cache: PromptCache,
         extra_schedulers: Sequence[str] = (),
+        guidance_interval: tuple[float, float] | None = None,
     ) -> None:
+        self.guidance_interval = guidance_interval
         self.pipelines = dict(pipelines)
         self.prompt_cache = prompt_cache
         first = next(iter(self.pipelines.values()))
@@ -136,12 +140,12 @@ class _Template:
         state = vars(pipeline)
         state["scheduler"] = scheduler
         for name, component in self._pipeline.components.items():
-            stand_in = self._stand_in(name, component)
+            stand_in = self._stand_in(name, component, pipeline)
             if stand_in is not None:
                 state[name] = stand_in
         return RequestPipeline(pipeline, self.call_parameters, self._served.rules)
 
-    def _stand_in(self, name: str, component: Any) -> Any:
+    def _stand_in(self, name: str, component: Any, pipeline: Any) -> Any:
         if component is None:
             return None
         if name.startswith("tokenizer"):
@@ -152,7 +156,13 @@ class _Template:
             return VaeStandIn(name, component)
         if name.startswith("text_encoder"):
             return TextEncoderStandIn(name, component, self._served.prompt_cache)
-        return StandIn(name, component) if name in self._served.rules else None
+        return self._denoiser(name, component, pipeline) if name in self._served.rules else None
+
+    def _denoiser(self, name: str, model: Any, pipeline: Any) -> StandIn:
+        interval, rule = self._served.guidance_interval, self._served.rules[name]
+        if interval is None or rule is None:
+            return StandIn(name, model)
+        return IntervalStandIn(name, model, rule, pipeline, interval)
 
 
 def _refuse_changes_of_models(pipeline: Any) -> None:

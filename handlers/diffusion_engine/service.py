@@ -76,8 +76,13 @@ class DiffusionService:
         read_weights_ahead(folder / PIPELINE_FOLDER)
         pipeline = load_pipeline(folder / PIPELINE_FOLDER, settings, self.device)
         cache = PromptCache(settings.engine.prompt_cache_mb << 20)
-        self.served = ServedPipeline(with_tasks(pipeline), cache, settings.extra_schedulers)
-        self.libraries = library_versions()
+        self.served = ServedPipeline(
+            with_tasks(pipeline),
+            cache,
+            settings.extra_schedulers,
+            settings.optimization.guidance_interval,
+        )
+        self.libraries = library_versions(settings)
         self.identity = runtime_identity(
             self.record.identity, self.device.type, settings.dtype, self.libraries
         )
