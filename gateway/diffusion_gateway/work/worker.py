@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 0.1
+_POLL_S = 0.25
+"""Between looks for jobs that another process took in; those of this one wake its worker."""
+
 _LOOK_AFTER_S = 1.0
 _HEARTBEAT_S = 5.0
 _HEARTBEAT_LASTS_S = 20.0
