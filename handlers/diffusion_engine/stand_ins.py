@@ -64,7 +64,11 @@ class StandIn:
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return pause(ModelCall(self.kind, self._component, self._model, "__call__", args, kwargs))
+        return pause(self._call(args, kwargs))
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall:
+        """A forward of the model as this request has it."""
+        return ModelCall(self.kind, self._component, self._model, "__call__", args, kwargs)
 
 
 class TextEncoderStandIn(StandIn):
