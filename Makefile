@@ -48,6 +48,16 @@ BILLS ?=
 METERS ?=
 ALERTMANAGER ?=
 CLOUD ?=
+# For the planners: recorded traffic, or made-up days at a rate; what is asked of them; what they run
+# on, where, and its measured t(b).
+TRACE ?=
+TRAFFIC ?=
+RATE ?=
+P99 ?=
+BUDGET ?=
+MACHINE ?=
+REGION ?=
+CURVE ?=
 
 export TORCH_INDEX
 RUN := .venv/bin/python
@@ -61,6 +71,10 @@ need = $(if $($1),,@echo "$(or $3,$1) is missing; for example: $2" >&2; exit 2)
 # The archive of NAME in the model store, whatever its format.
 stored = $(or $(ARCHIVE),$(notdir $(firstword $(wildcard \
 	model_store/$(NAME).mar model_store/$(NAME).tar.gz model_store/$(NAME)))))
+# What all planners take.
+planned = $(call option,--trace,TRACE) $(foreach days,$(TRAFFIC),--traffic '$(days)') \
+	$(call option,--rate,RATE) $(call option,--machine,MACHINE) $(call option,--region,REGION) \
+	$(call option,--curve,CURVE) $(call option,--out,OUT)
 PROMPT_VALUE = $(value PROMPT)
 export PROMPT_VALUE
 
@@ -68,7 +82,8 @@ KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT
 	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS VARIANT PIPELINE_CONFIG ALLOW_PICKLE \
 	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE PROMETHEUS_PORT ALERTMANAGER_PORT RECEIVERS \
 	KEY_FILE PROMETHEUS FROM TO SAMPLE \
-	BILLS METERS ALERTMANAGER CLOUD
+	BILLS METERS ALERTMANAGER CLOUD \
+	TRACE TRAFFIC RATE P99 BUDGET MACHINE REGION CURVE
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -79,7 +94,7 @@ endif
 .PHONY: help install install-dev demo archive inspect profile serve stop status logs image scale batch \
 	register unregister update metrics describe up down keys monitoring dashboards report \
 	lint type test test-full bench clean python \
-	cost-report cost-meters cost-budgets \
+	cost-report cost-meters cost-budgets plan-scaling \
 	triton-repo triton-up triton-down
 
 help: ## List the commands
@@ -216,6 +231,11 @@ cost-meters: python ## The meters' tables for cost-report from Prometheus; FROM=
 cost-budgets: python ## config/budgets.yaml as a cloud takes it; CLOUD=aws, azure or google, OUT=<folder>
 	@$(PYTHON) scripts/install.py costs
 	@$(RUN) scripts/cost_budgets.py $(call option,--cloud,CLOUD) $(call option,--out,OUT)
+
+plan-scaling: python ## Try scaling policies, write the cheapest in time; TRACE= or TRAFFIC=, RATE=, P99=<s>, BUDGET=<a month>, MACHINE=, REGION=, CURVE=, OUT=
+	@$(PYTHON) scripts/install.py costs report
+	@$(RUN) scripts/plan_scaling.py $(planned) $(call option,--p99,P99) \
+		$(call option,--budget,BUDGET) $(if $(filter emoji,$(NAME)),,--name '$(NAME)') $(ARGS)
 
 lint: install-dev ## Check style, imports, dependencies, shell and YAML
 	@.venv/bin/ruff check .

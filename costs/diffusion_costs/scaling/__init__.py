@@ -1,0 +1,1 @@
+"""How many machines, and when: policies on a virtual clock, and the cheapest as a manifest."""

@@ -1,0 +1,1 @@
+"""What the planners' programs share: their inputs, plots, and checks on a real TorchServe."""

@@ -1,0 +1,96 @@
+"""What planners start from: prices, speeds, cold starts and traffic, and where each comes from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from diffusion_core.errors import ConfigError
+from diffusion_core.profile import BatchProfile, Shape
+from diffusion_costs.prices import Prices, Purchase
+from diffusion_costs.scaling.outcomes import Tariff
+from diffusion_costs.scaling.runs import Load
+from diffusion_costs.scaling.speed import Speed, works
+from diffusion_costs.traces import Trace
+from diffusion_costs.traffic import DAY_S, whole_days
+from serving.errors import Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a machine draws: a measured profile's curve, or the price table's estimate."""
+
+    speed: Speed
+    profile: BatchProfile | None
+    shape: Shape
+
+    @classmethod
+    def read(cls, profile: Path | None, shape: str, prices: Prices, machine: str) -> Pace:
+        """From the profile's file, if one is given."""
+        try:
+            wanted = Shape.parse(shape)
+        except ValueError as error:
+            raise Trouble(str(error)) from None
+        if profile is None:
+            return cls(Speed.of_table(prices, machine), None, wanted)
+        read = BatchProfile.read(profile)
+        source = f"{profile.name}, {read.source}, {read.measured}"
+        return cls(Speed.of_curve(read.curve(wanted), source), read, wanted)
+
+    def load(self, trace: Trace, default_steps: int, learn_s: float, hours: float | None) -> Load:
+        """The trace as work; it stands for whole days, or for so many hours."""
+        last = trace.requests[-1].seconds
+        horizon = hours * 3600 if hours else whole_days(last)
+        if last > horizon:
+            raise Trouble(f"HOURS: the trace's last request comes after {last / 3600:.2f} hours")
+        return Load(
+            times=[one.seconds for one in trace.requests],
+            works=works(trace.requests, default_steps, self.profile, self.shape),
+            horizon_s=horizon,
+            from_s=learn_s,
+        )
+
+
+def tariff(prices: Prices, machine: str, region: str, at: datetime) -> Tariff:
+    """A machine's prices on a day; refused where the table has none, or none for the region."""
+    on_demand = prices.hourly(machine, Purchase.ON_DEMAND, at)
+    known = prices.machines[machine].region
+    if region and known != region:
+        there = sorted(name for name, one in prices.machines.items() if one.region == region)
+        of = f"of {known}" if known else "of no region in particular"
+        other = f"machines with prices there: {', '.join(there)}" if there else "no machine has one"
+        raise ConfigError(
+            f"machines.{machine}: its prices are {of}, not of {region}; {other}",
+            field=f"machines.{machine}.region",
+            bound={
+                "expected": sorted({one.region for one in prices.machines.values() if one.region})
+            },
+        )
+    try:
+        spot = float(prices.hourly(machine, Purchase.SPOT, at).amount)
+    except ConfigError:
+        spot = None
+    return Tariff(machine, on_demand.currency, float(on_demand.amount), spot)
+
+
+def cold_start(given: float | None, measured: Path, model: str) -> tuple[float, str]:
+    """Seconds until a model draws on a machine that is there, and where that comes from."""
+    if given is not None:
+        return given, "as given"
+    try:
+        found = json.loads(measured.read_text(encoding="utf-8"))
+        seconds = found["results"][model]["seconds"]["whole"]["median"]
+        return float(seconds), f"{measured.name}, {model}, {found['date']}"
+    except OSError:
+        raise Trouble(
+            f"{measured} is missing: `make bench` measures it, or give COLD_START"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise Trouble(f"{measured}: tells no cold start of {model}: {error!r}") from None
+
+
+def learning_s(trace: Trace) -> float:
+    """The first day of a trace of several is for policies to learn from."""
+    return DAY_S if trace.requests[-1].seconds > DAY_S else 0.0
