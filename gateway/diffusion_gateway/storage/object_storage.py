@@ -19,6 +19,7 @@ from obstore.store import LocalStore, MemoryStore, from_url
 
 from diffusion_core.errors import ConfigError
 from diffusion_gateway.errors import ResultsUnavailableError, UnknownFileError
+from diffusion_gateway.storage.folder_files import copy_file, sync
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
@@ -137,7 +138,7 @@ class ObjectStorage:
                     opened.objects, key, data, attributes=attributes, use_multipart=False
                 )
                 if synced and opened.folder is not None:
-                    await self.in_thread(_sync, opened.folder / key)
+                    await self.in_thread(sync, opened.folder / key)
         except UnknownFileError:
             raise ResultsUnavailableError(
                 "the object storage has no such bucket", retry_after=_RETRY_AFTER_S
@@ -165,11 +166,15 @@ class ObjectStorage:
             except UnknownFileError:
                 continue
 
-    async def copy(self, source: str, target: str) -> None:
-        """Copies within a cloud, without the bytes coming here; `UnknownFileError` if there is no
-        source."""
+    async def copy(self, source: str, target: str, *, synced: bool = False) -> None:
+        """Copies a file, within a cloud without the bytes coming here; `UnknownFileError` if there
+        is no source. `synced`: as of `put`."""
+        folder = self.opened.folder
         async with self._operation():
-            await obstore.copy_async(self.opened.objects, source, target)
+            if folder is None:
+                await obstore.copy_async(self.opened.objects, source, target)
+            else:
+                await self.in_thread(copy_file, folder / source, folder / target, synced)
 
     async def files(self, folder: str) -> AsyncIterator[tuple[str, float]]:
         """Keys below `folder` and when each was written, in seconds since 1970."""
@@ -205,6 +210,9 @@ class ObjectStorage:
 def _explained(error: BaseException) -> ResultsUnavailableError | UnknownFileError:
     """The library's error in our words; the log gets the first line of its own."""
     text = str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        # As obstore says it.
+        text = f"{error.strerror} (os error {error.errno})"
     missing = isinstance(error, FileNotFoundError)
     cause = next((meaning for mark, meaning in _CAUSES if mark in text), None)
     if missing and cause is None:
@@ -269,17 +277,3 @@ def _names_plain_http() -> bool:
     """Whether the environment names an endpoint without TLS, as is usual inside a cluster."""
     names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
     return any(os.environ.get(name, "").startswith("http://") for name in names)
-
-
-def _sync(path: Path) -> None:
-    """Forces a file and the folders that name it to disk."""
-    for one in (path, path.parent, path.parent.parent):
-        try:
-            descriptor = os.open(one, os.O_RDONLY)
-        except FileNotFoundError:
-            # Deleted meanwhile, which was to happen after this.
-            continue
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -112,14 +112,12 @@ class ResultStore(ObjectStorage):
             metadata = prometheus_labels(self._tags.of(_COMPONENT))
         await super().put(key, data, content_type, synced=synced, metadata=metadata)
 
-    async def copy(self, source: str, target: str) -> None:
-        """Copies a file; `UnknownFileError` if there is none at `source`."""
-        if self.opened.folder is None:
-            await super().copy(source, target)
-        else:
-            # A folder's copy would be another name of the same file, with its age: `sweep` goes by
-            # that.
-            await self.put(target, await self.get(source), "")
+    async def copy(self, source: str, target: str, *, synced: bool | None = None) -> None:
+        """Copies a file; inputs and pictures are on disk when this returns. `UnknownFileError` if
+        there is none at `source`."""
+        if synced is None:
+            synced = target.startswith(_PROMISED)
+        await super().copy(source, target, synced=synced)
 
     async def url(self, key: str) -> str | None:
         """A link past the gateway that works as long as results live; None: there is none."""
