@@ -49,7 +49,7 @@ METERS ?=
 ALERTMANAGER ?=
 CLOUD ?=
 # For the planners: recorded traffic, or made-up days at a rate; what is asked of them; what they run
-# on, where, and its measured t(b).
+# on, where, and its measured t(b); service profiles, and AGAIN=1 to measure them anew.
 TRACE ?=
 TRAFFIC ?=
 RATE ?=
@@ -57,6 +57,8 @@ P99 ?=
 BUDGET ?=
 MACHINE ?=
 REGION ?=
+PROFILES ?=
+AGAIN ?=
 CURVE ?=
 
 export TORCH_INDEX
@@ -83,7 +85,7 @@ KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT
 	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE PROMETHEUS_PORT ALERTMANAGER_PORT RECEIVERS \
 	KEY_FILE PROMETHEUS FROM TO SAMPLE \
 	BILLS METERS ALERTMANAGER CLOUD \
-	TRACE TRAFFIC RATE P99 BUDGET MACHINE REGION CURVE
+	TRACE TRAFFIC RATE P99 BUDGET MACHINE REGION CURVE PROFILES AGAIN
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -94,7 +96,7 @@ endif
 .PHONY: help install install-dev demo archive inspect profile serve stop status logs image scale batch \
 	register unregister update metrics describe up down keys monitoring dashboards report \
 	lint type test test-full bench clean python \
-	cost-report cost-meters cost-budgets plan-scaling \
+	cost-report cost-meters cost-budgets plan-scaling plan-cache tune choose-instance \
 	triton-repo triton-up triton-down
 
 help: ## List the commands
@@ -127,9 +129,10 @@ inspect: install ## Show what an archive holds and check its files; ARCHIVE= or 
 	$(call need,stored,make archive NAME=$(NAME),The archive of $(NAME))
 	@$(RUN) scripts/archive.py inspect '$(if $(findstring /,$(stored)),,model_store/)$(stored)'
 
-profile: install ## Measure t(b) on this machine and keep it for the workers; NAME= or ARCHIVE=
+profile: install ## Measure t(b) on this machine for its workers; NAME= or ARCHIVE=; MACHINE= all parts, for planners, OUT=<file>
 	$(call need,stored,make archive NAME=$(NAME),The archive of $(NAME))
-	@$(RUN) scripts/profile_model.py '$(if $(findstring /,$(stored)),,model_store/)$(stored)'
+	@$(RUN) scripts/profile_model.py '$(if $(findstring /,$(stored)),,model_store/)$(stored)' \
+		$(call option,--machine,MACHINE) $(call option,--out,OUT)
 
 serve: install ## Start TorchServe with a model; NAME=, ARCHIVE=, PORT=, PROFILE=local or production
 	@$(RUN) scripts/server.py serve --profile '$(PROFILE)' $(call option,--port,PORT) \
@@ -236,6 +239,25 @@ plan-scaling: python ## Try scaling policies, write the cheapest in time; TRACE=
 	@$(PYTHON) scripts/install.py costs report
 	@$(RUN) scripts/plan_scaling.py $(planned) $(call option,--p99,P99) \
 		$(call option,--budget,BUDGET) $(if $(filter emoji,$(NAME)),,--name '$(NAME)') $(ARGS)
+
+tune: python ## Choose mode, batch, delay, workers, and check them under load; MODEL=, P99=<s>, RATE= or TRACE=, CONFIG=, WORKERS=<most>, AGAIN=1, OUT=
+	$(call need,P99,make tune MODEL=models/emoji P99=3 RATE=3)
+	@$(PYTHON) scripts/install.py report
+	@$(RUN) scripts/tune.py --model '$(MODEL)' --p99 '$(P99)' $(call option,--rate,RATE) \
+		$(call option,--trace,TRACE) $(call option,--config,CONFIG) $(call option,--workers,WORKERS) \
+		$(call option,--profile,PROFILES) $(call switch,--again,AGAIN) $(call option,--out,OUT) $(ARGS)
+
+choose-instance: python ## Choose machines by profiles, prices, datasheets; MODEL=, RATE=, P99=<s>, BUDGET=<a month>, REGION=a,b, PROFILES=, OUT=
+	$(call need,RATE,make choose-instance RATE=20 P99=3 BUDGET=500)
+	$(call need,P99,make choose-instance RATE=20 P99=3 BUDGET=500)
+	@$(PYTHON) scripts/install.py report
+	@$(RUN) scripts/choose_instance.py --model '$(MODEL)' --rate '$(RATE)' --p99 '$(P99)' \
+		$(call option,--budget,BUDGET) $(call option,--regions,REGION) $(call option,--config,CONFIG) \
+		$(call option,--profiles,PROFILES) $(call option,--out,OUT) $(ARGS)
+
+plan-cache: python ## Whether a cache of pictures pays, and its size; TRACE= or TRAFFIC=, RATE=, MACHINE=, REGION=, CURVE=, OUT=, CHECK=1
+	@$(PYTHON) scripts/install.py costs gateway report
+	@$(RUN) scripts/plan_cache.py $(planned) $(call switch,--check,CHECK) $(ARGS)
 
 lint: install-dev ## Check style, imports, dependencies, shell and YAML
 	@.venv/bin/ruff check .

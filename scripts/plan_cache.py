@@ -1,0 +1,206 @@
+"""Whether a cache of pictures pays, where, and how large: behind make plan-cache.
+
+    python scripts/plan_cache.py --trace traffic.csv
+    python scripts/plan_cache.py --rate 2 --check
+
+Without a trace it plays made-up days whose prompts come back as Zipf's law has it; the same seed
+gives the same figures. --check replays a part of the trace on the gateway's own cache.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from PIL import Image, UnidentifiedImageError
+from rich.table import Table
+
+from diffusion_costs.caching.accesses import Access, accesses
+from diffusion_costs.caching.planning import CachingPlan, plan, size_told
+from diffusion_costs.caching.settings import CachingSettings
+from diffusion_costs.caching.tiers import tiers
+from diffusion_costs.prices import Prices
+from diffusion_costs.traces import Trace, read_trace
+from diffusion_costs.traffic import SHAPES, Popularity, Traffic
+from saving.cache_check import Checked, check
+from saving.caching_plot import plot
+from saving.inputs import Pace, tariff
+from serving.cli import ROOT, console, program, run, step
+from serving.errors import Trouble
+
+app = program("Caches of pictures, sized by a trace.")
+
+
+@app.command()
+def main(
+    trace: Annotated[Path | None, typer.Option(help="CSV of requests.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.01, help="How long it stands for.")] = None,
+    traffic: Annotated[str, typer.Option(help="Made-up days.")] = "diurnal",
+    rate: Annotated[float, typer.Option(min=1e-6, help="Their requests a second.")] = 0.2,
+    days: Annotated[int, typer.Option(min=1, help="How many.")] = 7,
+    prompts: Annotated[int, typer.Option(min=1, help="Their different prompts.")] = 10_000,
+    exponent: Annotated[float, typer.Option(min=0, help="Of their Zipf law.")] = 0.9,
+    open_part: Annotated[float, typer.Option(min=0, max=1, help="Without a seed.")] = 0.5,
+    machine: Annotated[str, typer.Option(help="A machine of the price table.")] = "a10g",
+    region: Annotated[str, typer.Option(help="Where its prices have to hold.")] = "",
+    curve: Annotated[Path | None, typer.Option(help="Its measured profile of t(b).")] = None,
+    shape: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the curve.")] = "512x512",
+    steps: Annotated[int, typer.Option(min=1, help="Where a request names none.")] = 20,
+    least: Annotated[float, typer.Option(min=0, help="Money a month worth the trouble.")] = 0.0,
+    pictures: Annotated[Path | None, typer.Option(help="Folder to take file sizes from.")] = None,
+    prices: Annotated[Path, typer.Option(help="Price table.")] = ROOT / "config/prices.yaml",
+    settings: Annotated[Path, typer.Option(help="Assumptions.")] = ROOT / "config/caching.yaml",
+    seed: Annotated[int, typer.Option(help="Draws the traffic.")] = 0,
+    checked: Annotated[bool, typer.Option("--check", help="Replay on the real cache.")] = False,
+    check_requests: Annotated[int, typer.Option(min=1, help="So many of them.")] = 2000,
+    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = ROOT / "run/plans",
+) -> None:
+    """Shows what each size finds and costs; writes it, a plot and the settings of the gateway."""
+    table, assumed = Prices.read(prices), CachingSettings.read(settings)
+    today = datetime.now(UTC)
+    cost = tariff(table, machine, region, today)
+    pace = Pace.read(curve, shape, table, machine)
+    popularity = Popularity(prompts, exponent, open_part)
+    played = read_trace(trace) if trace else _made_up(traffic, rate, days, seed, steps, popularity)
+    load = pace.load(played, steps, 0.0, hours)
+    per_pixel = _measured(pictures) if pictures else assumed.bytes_per_pixel
+    seconds = [work / pace.speed.steps_per_s for work in load.works]
+    asked = accesses(played.requests, seconds, per_pixel, pace.shape.pixels)
+    with step("replaying"):
+        made = plan(
+            asked,
+            tiers(table, assumed, today),
+            cost.on_demand,
+            load.horizon_s,
+            assumed.lifetime_s,
+            assumed.sizes,
+            cost.currency,
+            least,
+        )
+    label = trace.stem if trace else traffic
+    title = f"{label}: {len(played):,} requests in {load.horizon_s / 86_400:g} days"
+    if warning := table.warning(today.date()):
+        console.print(warning, style="yellow")
+    console.print(
+        f"{cost.machine} at {cost.on_demand:g} {cost.currency} an hour, as of {table.as_of};"
+        f" {pace.speed.steps_per_s:.2f} steps/s ({pace.speed.source}); {per_pixel:.3g} bytes a"
+        f" pixel ({pictures or settings.name}).\n{made.cacheable:.1%} of the requests named a seed,"
+        f" {made.repeated:.1%} came before.\n"
+    )
+    console.print(_table(made, cost.currency, title), made.verdict)
+    out.mkdir(parents=True, exist_ok=True)
+    plot(made, len(played), out / "caching.png", title, cost.currency)
+    proof = _checked(asked, made, check_requests) if checked else []
+    document = {
+        "kind": "plan-cache",
+        "made": today.date().isoformat(),
+        "premises": {
+            "traffic": label,
+            "requests": len(played),
+            "days": load.horizon_s / 86_400,
+            "speed": asdict(pace.speed),
+            "tariff": asdict(cost),
+            "bytes_per_pixel": per_pixel,
+            "prices_as_of": table.as_of.isoformat(),
+            "settings": assumed.model_dump(),
+        },
+        "verdict": made.verdict,
+        "cacheable": made.cacheable,
+        "repeated": made.repeated,
+        "best": None if made.best is None else {**asdict(made.best), "net": made.best.net},
+        "options": [{**asdict(one), "net": one.net} for one in made.options],
+        "check": [asdict(one) for one in proof],
+    }
+    (out / "caching.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (out / "caching.yaml").write_text(_gateway(made, assumed), encoding="utf-8")
+    console.print(f"{out}: caching.json, caching.png and caching.yaml are written.", style="green")
+
+
+def _made_up(
+    shape: str, rate: float, days: int, seed: int, steps: int, popularity: Popularity
+) -> Trace:
+    if shape not in SHAPES:
+        raise typer.BadParameter(f"{shape!r} is no traffic; known are {', '.join(SHAPES)}")
+    try:
+        return Traffic(shape, rate, days, seed, steps=(steps,), popularity=popularity).trace()
+    except ValueError as error:
+        raise typer.BadParameter(f"RATE: {error}") from None
+
+
+def _measured(folder: Path) -> float:
+    """Bytes a pixel of the picture files in a folder."""
+    taken = pixels = 0
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        try:
+            with Image.open(path) as picture:
+                pixels += picture.width * picture.height
+        except UnidentifiedImageError:
+            continue
+        taken += path.stat().st_size
+    if not pixels:
+        raise Trouble(f"{folder}: holds no pictures")
+    return taken / pixels
+
+
+def _table(made: CachingPlan, currency: str, title: str) -> Table:
+    table = Table(title=title, caption="the best sizes of each place; money of a month")
+    table.add_column("place", no_wrap=True)
+    for name in (
+        "size",
+        "hits",
+        "device hours",
+        f"saved, {currency}",
+        f"cost, {currency}",
+        f"left, {currency}",
+    ):
+        table.add_column(name, justify="right")
+    for tier in dict.fromkeys(one.tier for one in made.options):
+        mine = [one for one in made.options if one.tier == tier]
+        best = max(mine, key=lambda one: one.net)
+        for one in sorted({*mine[:: max(1, len(mine) // 4)], mine[-1], best}, key=lambda o: o.size):
+            table.add_row(
+                f"{'* ' if one is made.best else ''}{tier}",
+                size_told(one.size),
+                f"{one.hit_rate:.1%}",
+                f"{one.device_h:,.1f}",
+                f"{one.saved:,.2f}",
+                f"{one.cost:,.2f}",
+                f"{one.net:,.2f}",
+                style="bold" if one is best else None,
+            )
+        table.add_section()
+    return table
+
+
+def _checked(asked: list[Access], made: CachingPlan, requests: int) -> list[Checked]:
+    sizes = sorted({one.size for one in made.found[:: max(1, len(made.found) // 3)]})
+    with step("replaying on the gateway's own cache"):
+        proof = check(asked, sizes, requests)
+    table = Table(title=f"the gateway's own cache on the first {proof[0].requests:,} requests")
+    for name in ("size", "hits foreseen", "hits seen"):
+        table.add_column(name, justify="right")
+    for one in proof:
+        table.add_row(size_told(one.size), str(one.foreseen), str(one.seen))
+    console.print(table)
+    return proof
+
+
+def _gateway(made: CachingPlan, assumed: CachingSettings) -> str:
+    """The two settings of config/gateway.yaml."""
+    chosen = {
+        "cache_bytes": made.best.size if made.best else 0,
+        "cache_lifetime_s": assumed.lifetime_s,
+    }
+    head = f"# For config/gateway.yaml, written by make plan-cache.\n# {made.verdict}\n"
+    return head + yaml.safe_dump(chosen, sort_keys=False)
+
+
+if __name__ == "__main__":
+    run(app)
