@@ -17,6 +17,7 @@ from diffusion_core.capabilities import Task
 from diffusion_core.errors import ModelError
 from diffusion_core.policy import Waiting
 from diffusion_core.profile import Shape
+from diffusion_engine.previews.forecast import foreseen, listen
 from diffusion_engine.snapshot import NotSavableError, Snapshot, put_back, take
 from diffusion_engine.stand_ins import ModelCall
 
@@ -31,12 +32,14 @@ class Step:
     the request has taken.
 
     `snapshot` takes the call's state; it raises `NotSavableError` where the scheduler's cannot be.
+    `foreseen` tells the clean latents that the model foresees, or these where nothing tells them.
     """
 
     done: int
     total: int
     latents: torch.Tensor | None
     snapshot: Callable[[], Snapshot]
+    foreseen: Callable[[], torch.Tensor | None]
     device_seconds: float = 0.0
 
 
@@ -143,6 +146,8 @@ class PipelineCall:
         self._denoiser_calls = 0
         # The step up to which the call is repeated with zeros for answers.
         self._resume_at = 0 if ticket.job.resume is None else ticket.job.resume.step
+        if ticket.job.on_step is not None:
+            listen(pipeline.pipeline.scheduler)
         self._greenlet = greenlet(self._run)
 
     @property
@@ -227,7 +232,9 @@ class PipelineCall:
         if self.ticket.job.on_step is not None:
             total = self.pipeline.num_timesteps or step + 1
             spent = self.ticket.device_seconds
-            self.ticket.job.on_step(Step(step + 1, total, self.latents, self._snapshot, spent))
+            self.ticket.job.on_step(
+                Step(step + 1, total, self.latents, self._snapshot, self._foreseen, spent)
+            )
         return {}
 
     def _on_step(self, step: int, _timestep: Any, latents: torch.Tensor) -> None:
@@ -241,6 +248,12 @@ class PipelineCall:
             raise NotSavableError("this pipeline does not show its latents")
         scheduler = self.pipeline.pipeline.scheduler
         return take(self.ticket.steps_done, self.latents, scheduler, self._generators())
+
+    def _foreseen(self) -> torch.Tensor | None:
+        if self.latents is None:
+            return None
+        clean = foreseen(self.pipeline.pipeline.scheduler)
+        return self.latents if clean is None else clean
 
     def _put_back(self, device: torch.device) -> torch.Tensor:
         resume = self.ticket.job.resume

@@ -7,7 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -17,6 +19,8 @@ from diffusion_core.limits import OutputFormat
 # file some percent larger, and a client that wants small files asks for WebP.
 _PNG_LEVEL = 1
 
+_PREVIEW_QUALITY = 80
+
 SETTINGS_KEY = "generation"
 """The PNG text chunk that holds the settings, as JSON."""
 
@@ -25,6 +29,14 @@ def to_image(pixels: torch.Tensor) -> Image.Image:
     """An image of pixels [3, H, W] in [0, 1], rounded as diffusers' `numpy_to_pil` does."""
     array = pixels.permute(1, 2, 0).numpy()
     return Image.fromarray((array * 255).round().astype("uint8"))
+
+
+def preview_file(pixels: NDArray[np.uint8], width: int, height: int) -> bytes:
+    """A JPEG of a rough picture [h, w, 3], as large as the picture that it previews."""
+    file = io.BytesIO()
+    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    image.save(file, "JPEG", quality=_PREVIEW_QUALITY)
+    return file.getvalue()
 
 
 def encode(

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, InvalidStateError
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from diffusion_core.errors import ServingError
 from diffusion_core.request import GenerationRequest
@@ -19,8 +20,8 @@ from diffusion_engine.call import Pictures, Step, Ticket
 from diffusion_engine.checkpoint import CheckpointSealer
 from diffusion_engine.events import EventStream
 from diffusion_engine.faults import as_serving_error
-from diffusion_engine.images import encode
-from diffusion_engine.preview import LatentPreview
+from diffusion_engine.images import preview_file
+from diffusion_engine.previews.colours import LatentPreview
 from diffusion_engine.snapshot import NotSavableError, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -98,10 +99,9 @@ class Pending:
         self.stream.put("progress", told)
         if step.done >= step.total:
             return
-        if _due(step, self.request.preview_every) and step.latents is not None:
-            assert self._preview is not None
-            size = (self.request.height, self.request.width)
-            rough = self._preview(step.latents[0], *size)
+        foreseen = step.foreseen() if _due(step, self.request.preview_every) else None
+        if self._preview is not None and foreseen is not None:
+            rough = self._preview(foreseen[0], self.request.height, self.request.width)
             self._files.submit(self._send_preview, step.done, rough)
         if _due(step, self.request.checkpoint_every):
             try:
@@ -137,12 +137,10 @@ class Pending:
             self.stream.put("completed", json.loads(answer.body))
         self._answer(answer)
 
-    def _send_preview(self, step: int, rough: torch.Tensor) -> None:
+    def _send_preview(self, step: int, rough: NDArray[np.uint8]) -> None:
         assert self.stream is not None
         assert self.request is not None
-        size = (self.request.height, self.request.width)
-        image = torch.nn.functional.interpolate(rough[None], size, mode="bilinear")[0]
-        file = encode(image, "jpeg", 80, {})
+        file = preview_file(rough, self.request.width, self.request.height)
         self.stream.put("preview", {"step": step, "image": base64.b64encode(file).decode()})
 
     def _send_checkpoint(self, snapshot: Snapshot, spent: float) -> None:

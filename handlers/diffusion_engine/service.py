@@ -20,7 +20,7 @@ from diffusion_core.profile import BatchProfile, Shape
 from diffusion_core.request import GenerationRequest, RequestSchema
 from diffusion_engine.answers import check_wanted, negotiate, settings_of
 from diffusion_engine.arguments import job, with_seed
-from diffusion_engine.call import Job, Step
+from diffusion_engine.call import Job
 from diffusion_engine.checkpoint import CheckpointSealer
 from diffusion_engine.engine import StepEngine
 from diffusion_engine.inspection import capabilities
@@ -34,8 +34,9 @@ from diffusion_engine.loading import (
 )
 from diffusion_engine.memory import keep_freed_memory, most_taken
 from diffusion_engine.pending import Pending, refuse
-from diffusion_engine.preview import LatentPreview
-from diffusion_engine.profile_store import ProfileStore
+from diffusion_engine.previews.colours import LatentPreview
+from diffusion_engine.previews.fitting import obtain_preview
+from diffusion_engine.profile_store import ProfileStore, default_folder
 from diffusion_engine.profiling import Task, obtain
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.served import ServedPipeline
@@ -172,6 +173,7 @@ class DiffusionService:
         # Measured before the engine has threads of torch's beside this one's; see `open_service`.
         # Half of the time that the server gives a start is left to everything else.
         profile = self.obtain_profile(self.config.startup_timeout / 2)
+        self._obtain_previews()
         for request in self._warm_up_requests().values():
             self._draw_once(request)
         self.engine.policy.profile = profile
@@ -226,13 +228,21 @@ class DiffusionService:
         return requests
 
     def _draw_once(self, request: GenerationRequest) -> None:
-        """Draws `request`, and fits the previews to its latents and its picture."""
-        seen: list[Step] = []
         made = self._job(request, float(self.config.startup_timeout))
-        pictures = self.engine.submit(replace(made, on_step=seen.append)).future.result()
-        latents = seen[-1].latents if seen else None
-        if self._preview is None and latents is not None and self.capabilities.previews:
-            self._preview = LatentPreview.fit(latents, pictures.images)
+        self.engine.submit(made).future.result()
+
+    def _obtain_previews(self) -> None:
+        """Fits previews to the VAE, or finds that this pipeline has none to offer."""
+        if not self.capabilities.previews:
+            return
+        smallest = min(self._warm_up_requests().items(), key=lambda sized: sized[0].width)[1]
+        made = self._job(smallest, float(self.config.startup_timeout))
+        conditions = {"runtime_identity": self.identity}
+        self._preview = obtain_preview(self.served, made, conditions, default_folder())
+        if self._preview is None:
+            self.capabilities = self.capabilities.model_copy(update={"previews": False})
+            limits, defaults = self.settings.limits, self.settings.defaults
+            self.schema = RequestSchema(self.capabilities, limits, defaults)
 
     def describe(self) -> dict[str, Any]:
         """Limits, defaults, schedulers, identity: all a client can know before it asks."""

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffusion_engine.previews.forecast import NOTES
+
 # What a scheduler holds that is no state of a call.
-_NO_STATE = frozenset({"_internal_dict"})
+_NO_STATE = frozenset({"_internal_dict", NOTES})
 
 _PLAIN = (bool, int, float, str, type(None))
 
