@@ -25,9 +25,9 @@ from diffusion_engine.stand_ins import ModelCall
 
 logger = logging.getLogger(__name__)
 
-_SCENES = 8
+_SCENES = 16
 _SIDE = 16
-"""Latents on a side of a scene: what a decoder does is local, and eight times 256 are enough."""
+"""Latents on a side of a scene: what a decoder does is local, and sixteen times 256 are enough."""
 
 _LIKE = 0.01
 """How far decoded latents may be from a scale and a shift of those the pipeline shows."""
@@ -127,8 +127,9 @@ class _Vae:
         return latents
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Images [n, 3, H, W] in [0, 1] of latents, one at a time as far as memory goes."""
-        decoded: torch.Tensor = self._model.decode(latents.to(self._model.device, self._dtype)).sample
+        """Images [n, 3, H, W] in [0, 1] of latents."""
+        inputs = latents.to(self._model.device, self._dtype)
+        decoded: torch.Tensor = self._model.decode(inputs).sample
         images = decoded[:, :, 0] if decoded.ndim == 5 else decoded
         return (images.float().cpu() / 2 + 0.5).clamp(0, 1)
 

@@ -31,7 +31,8 @@ class _Notes:
 
 def listen(scheduler: Any) -> None:
     """Has one request's scheduler note what it is given, for `foreseen`."""
-    scheduler.__class__ = _listening(type(scheduler))
+    kind: Any = type(scheduler)
+    scheduler.__class__ = _listening(kind)
     setattr(scheduler, NOTES, _Notes())
 
 
@@ -75,7 +76,7 @@ def _signal_and_noise(alphas: torch.Tensor, time: float) -> tuple[float, float]:
 
 
 @functools.cache
-def _listening(kind: type[Any]) -> type:
+def _listening(kind: Any) -> type:
     """A scheduler's class, by the same name, that notes what it is given."""
 
     # The signatures stay: pipelines read from them what a scheduler takes.
