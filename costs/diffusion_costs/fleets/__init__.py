@@ -1,0 +1,1 @@
+"""Which machines to rent, and how many, for a rate, a latency and a budget."""

@@ -1,0 +1,237 @@
+"""Fleets of machines that carry a rate within a latency, their price, and why one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import product
+from math import ceil, comb
+
+from diffusion_core.errors import ConfigError
+from diffusion_costs.fleets.settings import FleetSettings, Spot
+from diffusion_costs.money import Money
+from diffusion_costs.prices import Machine, Prices, Purchase
+
+MOST_SPARE = 3
+"""Times the machines that are needed up to which more spot machines are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What one machine of a kind carries.
+
+    Attributes:
+        rate: requests a second within the latency that was asked for; 0: it never meets it.
+        p99: its 99th percentile with a request at a time, in seconds.
+        estimate: from a datasheet, not measured.
+        note: how it was found, or why there is no figure.
+    """
+
+    rate: float
+    p99: float
+    estimate: bool
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A machine of the price table and what it carries; prices by the hour, None: not to be had."""
+
+    name: str
+    machine: Machine
+    speed: Speed
+    on_demand: Money | None
+    spot: Money | None
+
+    @property
+    def images_per_hour(self) -> float:
+        """Pictures in an hour at its pace within the latency."""
+        return 3600 * self.speed.rate
+
+    def per_thousand(self, price: Money | None) -> Money | None:
+        """What 1,000 pictures cost at that pace."""
+        if price is None or not self.speed.rate:
+            return None
+        return price * (1000 / self.images_per_hour)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Machines of one kind: on-demand ones, and spot ones in one or more pools.
+
+    Attributes:
+        needed: machines that carry the rate; the others are spare.
+        short: the part of the time in which fewer than that are there.
+        monthly: what the fleet costs a month.
+        reason: why it is not chosen, in a few words; empty where nothing speaks against it.
+    """
+
+    offers: Sequence[Offer]
+    on_demand: int
+    spot: Sequence[int]
+    needed: int
+    short: float
+    monthly: Money
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """A line's worth: 2 × a10g + 3 × a10g spot."""
+        parts = [f"{self.on_demand} × {self.offers[0].name}"] if self.on_demand else []
+        for offer, count in zip(self.offers, self.spot, strict=True):
+            if count:
+                parts.append(f"{count} × {offer.name} spot")
+        return " + ".join(parts)
+
+    def per_thousand(self, rate: float, hours: float) -> Money:
+        """What 1,000 pictures cost at the rate that was asked for, spare machines included."""
+        return self.monthly * (1000 / (rate * 3600 * hours))
+
+
+def in_regions(prices: Prices, regions: Sequence[str]) -> dict[str, Machine]:
+    """Machines of the price table in these regions, all for none; `ConfigError` for a region
+    without prices.
+
+    A machine whose region the table does not name is taken for none of them.
+    """
+    known = sorted({one.region for one in prices.machines.values() if one.region is not None})
+    for region in regions:
+        if region not in known:
+            raise ConfigError(
+                f"regions: the price table has no machine in {region}; it has"
+                f" {', '.join(known) or 'no regions at all'}. Add its prices to config/prices.yaml",
+                field="regions",
+                bound={"expected": known},
+            )
+    if not regions:
+        return dict(prices.machines)
+    return {name: one for name, one in prices.machines.items() if one.region in regions}
+
+
+def offer(prices: Prices, name: str, speed: Speed, at: datetime) -> Offer:
+    """A machine with its prices at a moment."""
+    return Offer(
+        name,
+        prices.machines[name],
+        speed,
+        _price(prices, name, Purchase.ON_DEMAND, at),
+        _price(prices, name, Purchase.SPOT, at),
+    )
+
+
+def fleets(
+    offers: Sequence[Offer], rate: float, settings: FleetSettings, currency: str
+) -> list[Fleet]:
+    """For each machine and each kind of it in several regions: the cheapest fleet on demand, on
+    spot alone, and of both, which carries the rate even when one machine is lost."""
+    found: list[Fleet] = []
+    for kinds in (*([one] for one in offers), *_pools(offers)):
+        slowest = min(one.speed.rate for one in kinds)
+        if not slowest:
+            continue
+        needed = ceil(rate / slowest)
+        found += _of_kind(kinds, needed, settings, currency)
+    return sorted(found, key=lambda one: one.monthly.amount)
+
+
+def short_of(needed: int, on_demand: int, spot: Sequence[int], behaviour: Spot) -> float:
+    """The part of the time in which fewer than `needed` machines are there.
+
+    On-demand machines stay. Each pool is dry for its part of the time; otherwise its machines are
+    away independently of each other.
+    """
+    missing = needed - on_demand
+    if missing <= 0:
+        return 0.0
+    enough = 0.0
+    for dry in product((True, False), repeat=len(spot)):
+        chance = 1.0
+        for is_dry in dry:
+            chance *= behaviour.dry if is_dry else 1 - behaviour.dry
+        there = sum(count for count, is_dry in zip(spot, dry, strict=True) if not is_dry)
+        enough += chance * sum(
+            comb(there, up) * (1 - behaviour.missing) ** up * behaviour.missing ** (there - up)
+            for up in range(missing, there + 1)
+        )
+    return 1 - enough
+
+
+def _of_kind(
+    kinds: Sequence[Offer], needed: int, settings: FleetSettings, currency: str
+) -> Iterator[Fleet]:
+    first = kinds[0]
+    hours = settings.hours_a_month
+    if first.on_demand is not None and len(kinds) == 1:
+        count = needed + 1
+        monthly = first.on_demand * (count * hours)
+        yield Fleet(kinds, count, [0], needed, 0.0, monthly)
+    if any(one.spot is None for one in kinds):
+        return
+    mixes = [0] if first.on_demand is None else range(needed + 1)
+    best: dict[bool, Fleet] = {}
+    for on_demand in mixes:
+        spot = _fewest_spot(needed, on_demand, len(kinds), settings)
+        if spot is None:
+            continue
+        monthly = _monthly(kinds, on_demand, spot, hours, currency)
+        short = short_of(needed, on_demand, spot, settings.spot)
+        one = Fleet(kinds, on_demand, spot, needed, short, monthly)
+        mixed = on_demand > 0
+        if mixed not in best or monthly < best[mixed].monthly:
+            best[mixed] = one
+    if False not in best:
+        # What spot alone comes to nearest, so that its reason can be told.
+        spot = _spread(MOST_SPARE * needed + 1, len(kinds))
+        short = short_of(needed, 0, spot, settings.spot)
+        reason = (
+            f"spot machines go together: {short:.1%} of the time too few are there, over"
+            f" {settings.short_part:.1%}"
+        )
+        monthly = _monthly(kinds, 0, spot, hours, currency)
+        best[False] = Fleet(kinds, 0, spot, needed, short, monthly, reason)
+    yield from best.values()
+
+
+def _monthly(
+    kinds: Sequence[Offer], on_demand: int, spot: Sequence[int], hours: float, currency: str
+) -> Money:
+    amounts = [
+        one.spot * (count * hours) for one, count in zip(kinds, spot, strict=True) if one.spot
+    ]
+    if on_demand and kinds[0].on_demand is not None:
+        amounts.append(kinds[0].on_demand * (on_demand * hours))
+    return Money.total(amounts, currency)
+
+
+def _fewest_spot(
+    needed: int, on_demand: int, pools: int, settings: FleetSettings
+) -> list[int] | None:
+    """The fewest spot machines beside the on-demand ones: one spare, and seldom short."""
+    for count in range(max(1, needed + 1 - on_demand), MOST_SPARE * needed + 2):
+        spot = _spread(count, pools)
+        if short_of(needed, on_demand, spot, settings.spot) <= settings.short_part:
+            return spot
+    return None
+
+
+def _spread(count: int, pools: int) -> list[int]:
+    return [count // pools + (place < count % pools) for place in range(pools)]
+
+
+def _pools(offers: Sequence[Offer]) -> Iterator[list[Offer]]:
+    """Machines of one type in several regions: their spot pools fail independently."""
+    by_type: dict[tuple[str | None, str], list[Offer]] = {}
+    for one in offers:
+        if one.machine.type is not None and one.machine.region is not None:
+            by_type.setdefault((one.machine.provider, one.machine.type), []).append(one)
+    for kinds in by_type.values():
+        if len({one.machine.region for one in kinds}) > 1:
+            yield sorted(kinds, key=lambda one: one.name)
+
+
+def _price(prices: Prices, name: str, purchase: Purchase, at: datetime) -> Money | None:
+    try:
+        return prices.hourly(name, purchase, at)
+    except ConfigError:
+        return None

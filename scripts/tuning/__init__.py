@@ -1,0 +1,1 @@
+"""Measures what serving takes, and checks what a simulation of it foresaw."""

@@ -1,0 +1,155 @@
+"""Times what the engine's thread does for a picture, part by part, on a loaded model."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any
+
+import torch
+
+from diffusion_core.policy import SchedulingPolicy
+from diffusion_core.profile import Shape, StepCurve
+from diffusion_core.request import GenerationRequest
+from diffusion_costs.tuning.measured import Parts
+from diffusion_engine.answers import settings_of
+from diffusion_engine.arguments import job, with_seed
+from diffusion_engine.call import Job, Pictures
+from diffusion_engine.engine import StepEngine
+from diffusion_engine.images import encode
+from diffusion_engine.profiling import Task, measure
+from diffusion_engine.service import DiffusionService
+
+STEPS = 6
+"""Denoising steps of a measured request: each round has that many of each batch size."""
+
+ROUNDS = 3
+"""Times each batch size is measured; the median over all its steps counts."""
+
+_TIMEOUT_S = 3600.0
+
+_seeds = itertools.count(1)
+
+
+@dataclass
+class _Times:
+    """Seconds seen, by what they were spent on; steps by their rows."""
+
+    start: list[float] = field(default_factory=list)
+    encode: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+    image: list[float] = field(default_factory=list)
+    step: dict[int, list[float]] = field(default_factory=dict)
+
+
+def measure_parts(
+    service: DiffusionService,
+    shape: Shape,
+    max_rows: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Parts:
+    """What pictures of a size take, with up to `max_rows` rows in a denoiser call.
+
+    The service must not be in use; its models are run by an engine on this thread.
+    """
+    task = Task(job_of(service, request_of(service, shape)), limit=max_rows)
+    denoiser = measure(service.served, task, clock)
+    engine = StepEngine(service.served, SchedulingPolicy(max_rows, override=True), clock=clock)
+    times = _Times()
+    unit = task.job.rows
+    cap = max(denoiser.cap, unit)
+    counts = [rows // unit for rows in denoiser.seconds if not rows % unit and rows <= cap] or [1]
+    _draw(service, engine, shape, counts[0], _Times(), clock)
+    for turn in range(ROUNDS):
+        # Forth and back: neither end of the list always follows the same size.
+        for count in counts if turn % 2 else reversed(counts):
+            _draw(service, engine, shape, count, times, clock)
+    return Parts(
+        start=median(times.start),
+        encode=median(times.encode),
+        decode=median(times.decode),
+        image=median(times.image),
+        step=StepCurve(
+            seconds={rows: median(times.step[rows]) for rows in sorted(times.step)},
+            unit=unit,
+            limit=max(max_rows, *times.step),
+            stopped=denoiser.stopped,
+        ),
+        denoiser=denoiser,
+    )
+
+
+def draw_until(service: DiffusionService, shape: Shape, enough: Callable[[], bool]) -> None:
+    """Keeps the device as busy as a measurement does."""
+    engine = StepEngine(service.served, SchedulingPolicy(1, override=True))
+    while not enough():
+        engine.submit(job_of(service, request_of(service, shape)))
+        while engine.step() and not enough():
+            pass
+
+
+def _draw(
+    service: DiffusionService,
+    engine: StepEngine,
+    shape: Shape,
+    count: int,
+    times: _Times,
+    clock: Callable[[], float],
+) -> None:
+    """Draws so many pictures side by side, each of a prompt of its own."""
+    requests = [request_of(service, shape) for _ in range(count)]
+    tickets = [engine.submit(job_of(service, request)) for request in requests]
+    counts = engine.forward.counts
+    encoding: list[float] = []
+    while True:
+        before = replace(counts)
+        begun = clock()
+        if not engine.step():
+            break
+        seconds = clock() - begun
+        if counts.encoder_calls > before.encoder_calls:
+            encoding.append(seconds)
+        elif counts.decoder_calls > before.decoder_calls:
+            times.decode.append(seconds)
+        else:
+            rows = counts.denoiser_rows - before.denoiser_rows
+            times.step.setdefault(rows, []).append(seconds)
+    # The first of them admits everybody.
+    if len(encoding) > 1:
+        usual = median(encoding[1:])
+        times.encode.append(sum(encoding[1:]) / (len(encoding) - 1))
+        times.start.append(max(0.0, encoding[0] - usual) / count)
+    elif encoding and not times.encode:
+        times.encode.append(encoding[0])
+        times.start.append(0.0)
+    for request, ticket in zip(requests, tickets, strict=True):
+        times.image.append(_write(request, ticket.future.result(), clock))
+
+
+def _write(request: GenerationRequest, drawn: Pictures, clock: Callable[[], float]) -> float:
+    begun = clock()
+    settings: dict[str, Any] = settings_of(request, "", "")
+    encode(drawn.images[0], request.output_format, request.quality, settings)
+    return clock() - begun
+
+
+def request_of(service: DiffusionService, shape: Shape) -> GenerationRequest:
+    """A request of default settings but `STEPS` steps; no cache knows its prompt."""
+    number = next(_seeds)
+    fields = {
+        "prompt": f"a red heart, number {number}",
+        "num_inference_steps": max(STEPS, service.settings.limits.min_steps),
+        "width": shape.width,
+        "height": shape.height,
+        "seed": number,
+    }
+    return with_seed(service.schema.parse_json(fields))
+
+
+def job_of(service: DiffusionService, request: GenerationRequest) -> Job:
+    on_cpu = service.settings.generator_device == "cpu"
+    device = torch.device("cpu") if on_cpu else service.device
+    return job(request, service.served.call_parameters(request.task), device, _TIMEOUT_S)

@@ -1,0 +1,195 @@
+"""What `make tune` found, for people: tables and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from diffusion_costs.tuning.measured import ServiceProfile
+from diffusion_costs.tuning.search import Candidate, Search, headroom
+from diffusion_costs.tuning.simulation import Asked
+from diffusion_costs.tuning.verdicts import Verdict
+
+KINDS = {
+    "fixed": "#999999",
+    "dynamic": "#0072b2",
+    "adaptive": "#009e73",
+    "continuous": "#d55e00",
+}
+"""The guides' three, and continuous; colours of Okabe and Ito, which colour-blind readers tell."""
+
+_SHOWN = 6
+
+_TRIED_SLOWER = 3
+"""Candidates, the nearest to the objective first, that are tried with less traffic."""
+
+
+def tables(search: Search, rate: float | None) -> list[Table]:
+    """The best of each kind beside each other, then the winner and those that came after it."""
+    kinds = [
+        next((one for one in search.candidates if one.configuration.kind == kind), None)
+        for kind in KINDS
+    ]
+    best = [one for one in kinds if one is not None]
+    return [
+        _table("The best of each kind", best, search, rate),
+        _table("The winner and the runners-up", search.candidates[:_SHOWN], search, rate),
+    ]
+
+
+def parts_table(profile: ServiceProfile) -> Table:
+    """What a picture takes, part by part, with one worker at work and with all."""
+    table = Table(title=f"Parts of a picture of {profile.shape}, milliseconds")
+    for name in ("workers", "at work", "start", "encode", "decode", "file", "a step by rows"):
+        table.add_column(name, justify="right")
+    for layout in profile.layouts:
+        for busy, sizes in layout.busy.items():
+            of = sizes[profile.shape]
+            steps = ", ".join(f"{rows}: {1000 * s:.3g}" for rows, s in of.step.seconds.items())
+            alone = (f"{1000 * s:.3g}" for s in (of.start, of.encode, of.decode, of.image))
+            table.add_row(str(layout.workers), str(busy), *alone, steps)
+    table.caption = "; ".join(
+        f"TorchServe, {one.mode}, {one.workers} workers: {1000 * one.request:.3g} ms a request,"
+        f" parts take {one.slowness:.2f} times as long"
+        for one in profile.overheads
+    )
+    return table
+
+
+def verdict_table(found: Sequence[Verdict]) -> Table:
+    """Foreseen and seen, with a verdict for each figure."""
+    table = Table(title="Foreseen and seen, the same arrivals")
+    for name in ("figure", "unit"):
+        table.add_column(name)
+    for name in ("foreseen", "seen", "apart", "bound"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for one in found:
+        table.add_row(
+            one.figure,
+            one.unit,
+            f"{one.foreseen:.4g}",
+            f"{one.seen:.4g}",
+            f"{one.error:+.1%}",
+            f"{one.bound:.0%}",
+            "holds" if one.holds else "does not hold",
+        )
+    return table
+
+
+def plot(
+    search: Search, path: Path, title: str, checked: tuple[Sequence[float], Sequence[float]] | None
+) -> None:
+    """Writes a PNG: every candidate's median and 99th percentile; if checked, the latencies.
+
+    Args:
+        checked: latencies foreseen and seen, in seconds.
+    """
+    # Here and not above: only this needs the `report` extra.
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, 2 if checked else 1, figsize=(11, 4), squeeze=False)
+    left = panels[0][0]
+    for kind, colour in KINDS.items():
+        mine = [one for one in search.candidates if one.configuration.kind == kind]
+        left.scatter(
+            [one.median for one in mine], [one.p99 for one in mine], s=22, color=colour, label=kind
+        )
+    winner = search.winner
+    if winner is not None:
+        left.scatter([winner.median], [winner.p99], s=140, facecolors="none", edgecolors="black")
+        left.annotate(
+            winner.configuration.name,
+            (winner.median, winner.p99),
+            textcoords="offset points",
+            xytext=(10, -12),
+            fontsize=8,
+        )
+    left.axhline(search.objective_s, color="black", linewidth=0.8, linestyle="--")
+    left.set(xscale="log", yscale="log", xlabel="median latency, s", ylabel="99th percentile, s")
+    left.set_title("every candidate, simulated; dashed: the objective", fontsize=9)
+    left.legend(fontsize=8, frameon=False)
+    if checked:
+        right = panels[0][1]
+        for latencies, label, colour in (
+            (checked[0], "foreseen", "#0072b2"),
+            (checked[1], "seen on TorchServe", "#d55e00"),
+        ):
+            ordered = sorted(latencies)
+            shares = [100 * (place + 1) / len(ordered) for place in range(len(ordered))]
+            right.step(ordered, shares, where="post", color=colour, label=label)
+        right.set(xlabel="latency, s", ylabel="% of requests within")
+        right.set_title("the winner under load, the same arrivals", fontsize=9)
+        right.legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _table(title: str, shown: Sequence[Candidate], search: Search, rate: float | None) -> Table:
+    table = Table(
+        title=title,
+        caption="simulated; latencies in seconds, in brackets the least and largest of the draws",
+    )
+    table.add_column("kind")
+    for name in ("workers", "batch", "delay, ms", "rows", "images/s", "busy", "median", "p99"):
+        table.add_column(name, justify="right")
+    table.add_column("carries", justify="right")
+    table.add_column("why not")
+    for one in shown:
+        of = one.configuration
+        low, high = one.p99_range
+        spread = f" ({low:.3g}–{high:.3g})" if len(one.outcomes) > 1 else ""
+        table.add_row(
+            of.kind,
+            str(of.workers),
+            str(of.batch_size),
+            of.delay,
+            str(of.max_rows),
+            f"{one.throughput:.3g}",
+            f"{one.busy:.0%}",
+            f"{one.median:.3g}",
+            f"{one.p99:.3g}{spread}",
+            carries(one, rate),
+            search.why(one) or "best",
+        )
+    return table
+
+
+def carries(one: Candidate, rate: float | None) -> str:
+    """The most of such traffic within the objective: requests a second, or times the traffic."""
+    if one.headroom is None:
+        return ""
+    return f"{one.headroom:.2f}×" if rate is None else f"{one.headroom * rate:.3g}/s"
+
+
+def what_could_be(
+    found: Search, asked: Sequence[Asked], profile: ServiceProfile, rate: float | None
+) -> list[str]:
+    """Both ways out of an objective that nothing meets: a later one, and less traffic."""
+    fastest = found.fastest
+    lines = [
+        f"Nothing meets a 99th percentile of {found.objective_s:g} s here. The nearest is"
+        f" {fastest.p99_range[1]:.3g} s, by: {fastest.configuration.name}."
+    ]
+    tried = found.candidates[:_TRIED_SLOWER]
+    rooms = [headroom(asked, one.configuration, profile, found.objective_s) for one in tried]
+    room = max(rooms)
+    if not room:
+        alone = profile.layouts[0].parts(1)[profile.shape].alone(profile.steps, profile.rows)
+        lines.append(
+            f"Nor would it at any slower pace: a picture takes {alone:.3g} s with the machine to"
+            " itself. Fewer steps would help, or a faster machine."
+        )
+        return lines
+    pace = f"{room:.2f} times it" if rate is None else f"{room * rate:.3g} requests a second"
+    best = tried[rooms.index(room)].configuration.name
+    lines.append(f"Of this traffic the machine carries {pace} within the objective, by: {best}.")
+    return lines
