@@ -46,6 +46,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "gateway": gateway.measure,
     "waking": waking.measure,
     "mixes": mixes.measure,
+    "triton": mixes.measure_triton,
     "large": mixes.measure_large,
     "bills": bills.measure,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import threading
@@ -38,11 +39,28 @@ def ask_all(url: str, requests: Sequence[Asked], in_flight: int, pause_s: float 
     """
     bodies = [json.dumps(one.fields()).encode() for one in requests]
 
+    return _asked(url, bodies, in_flight, lambda body: body.startswith(PNG), pause_s)
+
+
+def ask_triton(url: str, requests: Sequence[Asked], in_flight: int) -> Run:
+    """The same of a Triton's `generate`, whose PNGs are in JSON."""
+    bodies = [json.dumps({**one.fields(), "encoding": "base64"}).encode() for one in requests]
+    start = base64.b64encode(PNG[:6])
+    return _asked(url, bodies, in_flight, lambda body: b'"images":"' + start in body)
+
+
+def _asked(
+    url: str,
+    bodies: Sequence[bytes],
+    in_flight: int,
+    is_drawn: Callable[[bytes], bool],
+    pause_s: float = 0.0,
+) -> Run:
     def ask(connection: http.client.HTTPConnection, index: int) -> tuple[float, bool]:
         if pause_s:
             time.sleep(pause_s)
         begun = time.perf_counter()
-        drawn = _ask(connection, url, bodies[index])
+        drawn = is_drawn(_ask(connection, url, bodies[index]))
         return time.perf_counter() - begun, drawn
 
     return timed(lambda: connect(url), ask, len(bodies), in_flight)
@@ -91,8 +109,10 @@ def connect(url: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(address.hostname or "", address.port, timeout=_PATIENCE_S)
 
 
-def _ask(connection: http.client.HTTPConnection, url: str, body: bytes) -> bool:
+def _ask(connection: http.client.HTTPConnection, url: str, body: bytes) -> bytes:
+    """The body of a good answer, nothing for another one."""
     headers = {"Content-Type": "application/json", "Accept": "image/png"}
     connection.request("POST", urlsplit(url).path, body, headers)
     answer = connection.getresponse()
-    return answer.read().startswith(PNG) and answer.status == http.client.OK
+    said = answer.read()
+    return said if answer.status == http.client.OK else b""

@@ -17,6 +17,7 @@ from benchmarks.systems import (
     LITSERVE,
     PAD,
     SAME_STEPS,
+    TRITON,
     TWO_WORKERS,
     Systems,
 )
@@ -70,6 +71,14 @@ def measure_large(bench: Bench) -> dict[str, Any]:
     if bench.quick:
         return {}
     return {name: _measure(bench, PLANS[name]) for name in bench.chosen("sd15")}
+
+
+def measure_triton(bench: Bench) -> dict[str, Any]:
+    """The engine on both servers, and without one."""
+    name = "emoji"
+    workloads = PLANS[name].workloads if not bench.quick else (Workload("mix", [2, 4] * 2),)
+    plan = Plan(name, workloads, bench.scaled(3), (BARE, CONTINUOUS, CLASSIC, TRITON))
+    return {name: _measure(bench, plan)} if name in bench.models else {}
 
 
 def _measure(bench: Bench, plan: Plan) -> dict[str, Any]:

@@ -91,8 +91,8 @@ def device_table(documents: Documents) -> str:
 def mixes_tables(documents: Documents) -> str:
     """All systems, one table for each model and workload."""
     return "\n".join(
-        _mix_table(model, workload, found)
-        for part in ("mixes", "large")
+        _mix_table(model, f"{workload}, both servers" if part == "triton" else workload, found)
+        for part in ("mixes", "triton", "large")
         if part in documents
         for model in documents[part]["results"].values()
         for workload, found in model["workloads"].items()

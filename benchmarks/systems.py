@@ -8,16 +8,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
 from benchmarks.apart import Apart
-from benchmarks.client import Run, ask_all
+from benchmarks.client import Run, ask_all, ask_triton
 from benchmarks.closing import Closing
 from benchmarks.models import Model
 from benchmarks.torchserve import PEERS, TorchServe, build, build_guides, ports
+from benchmarks.triton import TritonServed
 from benchmarks.workload import Asked, asked
 
 BARE = "bare pipeline"
@@ -27,6 +28,7 @@ TWO_WORKERS = "this project, classic, two workers"
 GUIDES = "guides' TorchServe handler"
 SAME_STEPS = "guides' dynamic batcher"
 PAD = "pad to longest"
+TRITON = "this project, Triton"
 LITSERVE = "LitServe, batched pipeline"
 
 _GUIDES_BATCH, _GUIDES_WAIT = 4, 0.5
@@ -47,10 +49,11 @@ class Served:
 
     url: str
     in_flight: int
+    ask: Callable[[str, Sequence[Asked], int], Run] = ask_all
 
     def run(self, requests: Sequence[Asked]) -> Run:
         """Draws them all and tells what it took."""
-        return ask_all(self.url, requests, self.in_flight)
+        return self.ask(self.url, requests, self.in_flight)
 
 
 class Systems(Closing):
@@ -78,7 +81,7 @@ class Systems(Closing):
 
     def start(self, name: str) -> System:
         """The system called `name`, having drawn once."""
-        system = Served(self._url(name), self._in_flight) if name != BARE else self._bare()
+        system = self._bare() if name == BARE else self._served(name)
         warm = system.run(asked(self.model, [2] * self._batch))
         if warm.failed:
             raise RuntimeError(f"{name} does not draw")
@@ -86,6 +89,14 @@ class Systems(Closing):
 
     def _bare(self) -> Apart:
         return self._stack.enter_context(Apart(self.model, self._threads, self._batch))
+
+    def _served(self, name: str) -> Served:
+        if name != TRITON:
+            return Served(self._url(name), self._in_flight)
+        triton = TritonServed(
+            self.model, rows=self._rows, batch=self._in_flight, threads=self._threads
+        )
+        return Served(self._stack.enter_context(triton).url, self._in_flight, ask_triton)
 
     def _url(self, name: str) -> str:
         if name == SAME_STEPS:

@@ -89,14 +89,25 @@ def build(
         threads: torch's, in each worker.
     """
     name = f"{model.name}-{mode}-{workers}"
-    config = {
-        "minWorkers": workers,
-        "maxWorkers": workers,
+    config = model_config(model, rows=rows, batch=batch, threads=threads)
+    config |= {"minWorkers": workers, "maxWorkers": workers}
+    config["continuousBatching"] = mode == "continuous"
+    path = store / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    options = ["--format", "no-archive", "--model-store", str(store)]
+    write_with("archive.py", "build", "--name", name, *options, model=model, config=path)
+    return name
+
+
+def model_config(model: Model, *, rows: int, batch: int, threads: int) -> dict[str, Any]:
+    """The model config that the project serves `model` with; one worker."""
+    return {
+        "minWorkers": 1,
+        "maxWorkers": 1,
         "batchSize": batch,
         "maxBatchDelay": 20,
         "responseTimeout": _RESPONSE_TIMEOUT,
         "jobQueueSize": 1000,
-        "continuousBatching": mode == "continuous",
         "handler": {
             "device": "cpu",
             "dtype": model.dtype,
@@ -106,20 +117,17 @@ def build(
             "engine": {"max_rows": rows},
         },
     }
-    path = store / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "scripts/archive.py", "build", "--force", "--name", name]
-    command += ["--model", str(model.folder), "--config", str(path), "--format", "no-archive"]
+
+
+def write_with(script: str, *arguments: str, model: Model, config: Path) -> None:
+    """Has a script of the project write what a server serves, in place of what is there."""
+    command = [sys.executable, f"scripts/{script}", *arguments, "--force"]
+    command += ["--model", str(model.folder), "--config", str(config)]
     done = subprocess.run(  # noqa: S603
-        [*command, "--model-store", str(store)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=ROOT, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise RuntimeError(done.stdout + done.stderr)
-    return name
 
 
 def build_guides(store: Path, model: Model, threads: int) -> str:
