@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +50,7 @@ class Estimator:
         self._told: OrderedDict[str, _Told] = OrderedDict()
         self._learned: OrderedDict[str, None] = OrderedDict()
         self._leased: dict[str, int] = {}
+        self._workers: Counter[str] = Counter()
         self._leased_at = 0.0
 
     async def run(self) -> None:
@@ -143,9 +144,10 @@ class Estimator:
             if position is not None:
                 waiting, ahead = position.ahead, position.work
         ready = [one for one in model.registrations if one.ready]
-        engines = sum(one.known.ready for one in ready)
         batch = max((one.known.batch_size for one in model.registrations), default=1)
         drawing = (await self._in_hand()).get(model.name, 0)
+        # Of others' workers only how many they are is known.
+        engines = sum(one.known.ready for one in ready) or self._workers[model.name]
         known = [work for one in model.registrations for work in one.outstanding.values()]
         if job.status is Status.PROCESSING:
             drawing = max(0, drawing - 1)
@@ -165,6 +167,8 @@ class Estimator:
             leased: dict[str, int] = {}
             for depth in await self._store.depths():
                 leased[depth.model] = leased.get(depth.model, 0) + depth.leased
+            workers = await self._store.workers(now)
+            self._workers = Counter(name for worker in workers for name in worker.models)
             self._leased, self._leased_at = leased, now
         return self._leased
 

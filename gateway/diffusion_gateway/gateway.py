@@ -33,6 +33,7 @@ from diffusion_gateway.tenants import Tenants
 from diffusion_gateway.tickets import Tickets
 from diffusion_gateway.upstream.catalog import Catalog
 from diffusion_gateway.upstream.idle import Idle
+from diffusion_gateway.upstream.told import Hearing, Telling
 from diffusion_gateway.waits import Waits
 from diffusion_gateway.watchers import Watchers
 from diffusion_gateway.work import notices
@@ -119,7 +120,9 @@ class Gateway:
             ).run,
             "webhooks": gateway.webhooks.run,
         }
-        if settings.role != "api":
+        if settings.role == "api":
+            gateway.loops["models"] = Hearing(catalog, store).run
+        else:
             gateway._employ(Worker(gateway))
         return gateway
 
@@ -127,6 +130,7 @@ class Gateway:
         self.worker = worker
         self.intake.on_queued = worker.wake
         self.loops["worker"] = worker.run
+        self.loops["models"] = Telling(self.catalog, self.store).run
         idle = Idle(self.catalog, self.store, self.settings)
         if idle.enabled:
             self.loops["idle"] = idle.run

@@ -7,7 +7,7 @@ import time
 
 from contract_jobs import ALL, claim, result, submit, under_way
 from diffusion_gateway.job import Checkpoint, Lane, Status
-from diffusion_gateway.stores.store import MAX_ATTEMPTS, JobStore, WorkerState
+from diffusion_gateway.stores.store import MAX_ATTEMPTS, JobStore, ToldModel, WorkerState
 
 LATER = 1000.0
 
@@ -123,6 +123,17 @@ class LeaseContract:
         await store.heartbeat(WorkerState("a", "spot", ("emoji",), 1, expires=200.0))
         assert [each.free for each in await store.workers(60.0)] == [1]
         assert list(await store.workers(300.0)) == []
+
+    async def test_models_are_known_while_nobody_serves_them(self, store: JobStore) -> None:
+        told = ToldModel("emoji", {"limits": {"max_steps": 50}}, ("a", "b"), True, expires=100.0)
+        await store.tell_model(told)
+        await store.tell_model(ToldModel("dog", {}, (), False, expires=50.0))
+        assert [each.name for each in await store.told_models(40.0)] == ["dog", "emoji"]
+        assert list(await store.told_models(60.0)) == [told]
+        other = ToldModel("emoji", {}, ("c",), False, expires=200.0)
+        await store.tell_model(other)
+        assert list(await store.told_models(150.0)) == [other]
+        assert list(await store.told_models(300.0)) == []
 
     async def test_a_claim_of_each_job_is_one(self, store: JobStore) -> None:
         """Many workers at once: nobody gets what another one has."""

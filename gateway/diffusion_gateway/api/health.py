@@ -82,8 +82,9 @@ async def _look(app: FastAPI) -> ServingError | None:
 
 
 def _can_draw(model: ServedModel) -> bool:
-    """Whether a worker is there, or the model only sleeps and a job wakes it."""
-    return model.ready or any(one.asleep for one in model.registrations)
+    """Whether a worker is there, or the model only sleeps and a job wakes it. What others' workers
+    serve can be asked for while none of them is there: jobs wait until one comes."""
+    return model.ready or not model.registrations or any(one.asleep for one in model.registrations)
 
 
 async def _in_time(answer: Any, late: ServingError) -> None:

@@ -33,6 +33,7 @@ from diffusion_gateway.stores.store import (
     KeyRecord,
     Position,
     Submitted,
+    ToldModel,
     WorkerState,
 )
 from diffusion_gateway.work.claims import wanted_claim
@@ -205,6 +206,21 @@ class RedisStore(RedisUsage):
             await self._link.guarded(lambda: self._link.client.hdel(PREFIX + "workers", *gone))
         alive = (state for state in states if state.expires > now)
         return sorted(alive, key=lambda state: state.id)
+
+    async def tell_model(self, told: ToldModel) -> None:
+        text = json.dumps(asdict(told))
+        await self._link.guarded(lambda: self._link.client.hset(PREFIX + "told", told.name, text))
+
+    async def told_models(self, now: float) -> Sequence[ToldModel]:
+        texts = await self._link.guarded(lambda: self._link.client.hvals(PREFIX + "told"))
+        models = [
+            ToldModel(**(found := json.loads(text)) | {"identities": tuple(found["identities"])})
+            for text in texts
+        ]
+        gone = [one.name for one in models if one.expires <= now]
+        if gone:
+            await self._link.guarded(lambda: self._link.client.hdel(PREFIX + "told", *gone))
+        return sorted((one for one in models if one.expires > now), key=lambda one: one.name)
 
     # Events.
 

@@ -38,6 +38,7 @@ from diffusion_gateway.stores.store import (
     Depth,
     Position,
     Submitted,
+    ToldModel,
     WorkerState,
 )
 from diffusion_gateway.stores.waiting_index import Place
@@ -59,6 +60,7 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
         self._memory = SqliteMemory()
         self._buckets = TokenBuckets()
         self._workers: dict[str, WorkerState] = {}
+        self._told: dict[str, ToldModel] = {}
         self._lock: FileLock | None = None
 
     async def open(self) -> None:
@@ -257,6 +259,15 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
         self.opened()
         self._workers = {state.id: state for state in self._workers.values() if state.expires > now}
         return sorted(self._workers.values(), key=lambda state: state.id)
+
+    async def tell_model(self, told: ToldModel) -> None:
+        self.opened()
+        self._told[told.name] = told
+
+    async def told_models(self, now: float) -> Sequence[ToldModel]:
+        self.opened()
+        self._told = {name: one for name, one in self._told.items() if one.expires > now}
+        return sorted(self._told.values(), key=lambda one: one.name)
 
     # Events.
 

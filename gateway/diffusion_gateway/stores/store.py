@@ -77,6 +77,20 @@ class WorkerState:
 
 
 @dataclass(frozen=True, slots=True)
+class ToldModel:
+    """What a worker tells of a model that it serves, for gateways that ask no model server.
+
+    `description` is the handler's own; `expires` in seconds since 1970.
+    """
+
+    name: str
+    description: dict[str, Any]
+    identities: tuple[str, ...]
+    continuous: bool
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """A job's end that its webhook has not been told yet; `attempts` counts this one."""
 
@@ -223,6 +237,13 @@ class JobStore(Protocol):
 
     async def workers(self, now: float) -> Sequence[WorkerState]:
         """Workers whose heartbeat has not run out."""
+
+    async def tell_model(self, told: ToldModel) -> None:
+        """Keeps what a worker tells of a model, until `told.expires`, in place of what was told
+        before."""
+
+    async def told_models(self, now: float) -> Sequence[ToldModel]:
+        """Models that workers have told of, by name, whether a worker is there now or not."""
 
     # Events.
 

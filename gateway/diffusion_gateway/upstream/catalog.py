@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,8 @@ class ServedModel:
         schema: what parses its requests.
         identities: runtime identities that its pictures may be drawn under.
         continuous: whether any registration streams.
-        registrations: where it is served; several names of one archive are one model.
+        registrations: where it is served; several names of one archive are one model. None: it is
+            served by others' workers, who told of it.
     """
 
     name: str
@@ -59,25 +60,42 @@ class ServedModel:
             return None
         # What runs tells more of what a request will meet than what was remembered.
         first = min(told, key=lambda one: not one.ready)
-        description = first.description
-        assert description is not None
+        assert first.description is not None
+        identities = dict.fromkeys(one.runtime_identity for one in told)
+        return cls.described(
+            name,
+            first.description,
+            tuple(one for one in identities if one is not None),
+            any(one.known.continuous for one in registrations),
+            tuple(registrations),
+        )
+
+    @classmethod
+    def described(
+        cls,
+        name: str,
+        description: dict[str, Any],
+        identities: tuple[str, ...],
+        continuous: bool,
+        registrations: tuple[Registration, ...] = (),
+    ) -> ServedModel:
+        """From what its handler says of it; `KeyError` or `ValueError` for a description of
+        another kind."""
         capabilities = Capabilities.model_validate(description["capabilities"])
         schema = RequestSchema(
             capabilities,
             Limits.model_validate(description["limits"]),
             Defaults.model_validate(description["handler_defaults"]),
         )
-        identities = dict.fromkeys(one.runtime_identity for one in told)
-        continuous = any(one.known.continuous for one in registrations)
         return cls(
             name=name,
             description=description,
             schema=schema,
-            identities=tuple(one for one in identities if one is not None),
+            identities=identities,
             continuous=continuous,
             previews=continuous and capabilities.previews,
             checkpoints=continuous and capabilities.checkpoints,
-            registrations=tuple(registrations),
+            registrations=registrations,
         )
 
     @property
@@ -102,6 +120,7 @@ class Catalog:
         self.endpoints = tuple(Endpoint.of(one) for one in settings.endpoints)
         self._memory = ModelMemory(settings.store_url)
         self._models: dict[str, ServedModel] = {}
+        self._told: dict[str, ServedModel] = {}
         self._made_of: dict[str, tuple[object, ...]] = {}
         self._describing: dict[Registration, asyncio.Task[None]] = {}
         for endpoint in self.endpoints:
@@ -140,6 +159,11 @@ class Catalog:
             raise UnknownModelError(
                 f"model: is not served here; served: {known}", field="model"
             ) from None
+
+    def hear(self, told: Iterable[ServedModel]) -> None:
+        """Takes models that others' workers serve; its own endpoints know better of theirs."""
+        self._told = {model.name: model for model in told}
+        self._compose()
 
     def models(self) -> list[ServedModel]:
         """All models, by name."""
@@ -250,7 +274,7 @@ class Catalog:
             if model is not None:
                 made[name] = model
                 self._made_of[name] = parts
-        self._models = made
+        self._models = dict(sorted({**self._told, **made}.items()))
 
 
 async def _look_at(endpoint: Endpoint, name: str, gate: asyncio.Semaphore) -> Registered | None:
