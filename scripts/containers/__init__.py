@@ -1,0 +1,1 @@
+"""What containers run: models fetched and verified, TorchServe in the foreground, probes."""
