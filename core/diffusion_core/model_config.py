@@ -86,7 +86,7 @@ class HandlerSettings(_Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "xformers"] = "sdpa"
+    attention: Literal["sdpa", "eager", "xformers"] = "sdpa"
     vae_slicing: bool = False
     vae_tiling: bool = False
     offload: Literal["none", "model", "sequential"] = "none"

@@ -212,11 +212,22 @@ def _optimise(pipeline: Any, settings: HandlerSettings) -> None:
         vae.enable_tiling()
     if settings.attention == "xformers":
         _enable_xformers(pipeline)
+    if settings.attention == "eager":
+        _take_plain_attention(pipeline)
     if settings.channels_last:
         for name in ("unet", "vae"):
             model = getattr(pipeline, name, None)
             if model is not None:
                 model.to(memory_format=torch.channels_last)
+
+
+def _take_plain_attention(pipeline: Any) -> None:
+    unet = getattr(pipeline, "unet", None)
+    if unet is None:
+        raise ConfigError("handler.attention: eager is for UNets; this pipeline has a transformer")
+    from diffusers.models.attention_processor import AttnProcessor
+
+    unet.set_attn_processor(AttnProcessor())
 
 
 def _enable_xformers(pipeline: Any) -> None:

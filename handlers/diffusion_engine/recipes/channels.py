@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,12 +25,12 @@ def load_pruned(folder: Path, dtype: torch.dtype) -> nn.Module:
     import diffusers
 
     try:
-        from_config = diffusers.ModelMixin.load_config(folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights = load_file(folder / WEIGHTS)
-    except OSError as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"{folder}: cannot be read: {error}") from None
     with torch.device("meta"):
-        model: nn.Module = getattr(diffusers, from_config["_class_name"]).from_config(from_config)
+        model: nn.Module = getattr(diffusers, config["_class_name"]).from_config(config)
     fit(model, weights)
     try:
         model.load_state_dict(weights, assign=True)
@@ -67,8 +69,9 @@ def _tell(layer: nn.Module, weight: torch.Tensor) -> None:
 
 def _tell_samplers(model: nn.Module) -> None:
     """Samplers hold how many channels must come in, beside their convolution."""
-    for sampler in model.modules():
-        inner: Any = getattr(sampler, "conv", None)
+    samplers: Iterator[Any] = model.modules()
+    for sampler in samplers:
+        inner = getattr(sampler, "conv", None)
         if hasattr(sampler, "channels") and isinstance(inner, nn.Conv2d):
             sampler.channels = inner.in_channels
             sampler.out_channels = inner.out_channels

@@ -16,10 +16,10 @@ def mask_smallest(model: torch.nn.Module, part: float) -> int:
     for layer in layers_of(model):
         prune.l1_unstructured(layer, "weight", amount=part)  # type: ignore[no-untyped-call]
         prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
-        zeros += int((layer.weight == 0).sum())
+        zeros += layer.weight.numel() - int(torch.count_nonzero(layer.weight))
     return zeros
 
 
-def layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
+def layers_of(model: torch.nn.Module) -> list[torch.nn.Linear | torch.nn.Conv2d]:
     """The layers that hold nearly all of a denoiser's weights."""
     return [one for one in model.modules() if isinstance(one, (torch.nn.Linear, torch.nn.Conv2d))]

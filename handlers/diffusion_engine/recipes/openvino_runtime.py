@@ -39,7 +39,7 @@ def run_on_openvino(model: Any, dtype: str, device: torch.device) -> None:
     traced = _Traced(model.float().eval(), added)
     with warnings.catch_warnings(), torch.no_grad():
         # Of Python's branches that were traced as they went: all are on widths, which stay.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore")
         converted = ov.convert_model(
             traced, example_input=_example(model, added), input=_open_shapes(model, added, ov)
         )

@@ -51,7 +51,7 @@ def _configs(ao: Any, scheme: str) -> dict[int, Any]:
         return {0: ao.Int8DynamicActivationInt8WeightConfig(granularity=rows)}
     if scheme == "int4_packed":
         return {0: ao.Int4WeightOnlyConfig(group_size=_GROUPS[1])}
-    four_bits = torch.int4
+    four_bits = torch.int4  # type: ignore[attr-defined]
     return {
         group: ao.IntxWeightOnlyConfig(weight_dtype=four_bits, granularity=ao.PerGroup(group))
         for group in _GROUPS
