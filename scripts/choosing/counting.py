@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_core.profile import Shape
@@ -21,6 +21,19 @@ from diffusion_engine.engine import StepEngine
 from diffusion_engine.profiling import capture
 from diffusion_engine.service import DiffusionService
 from tuning.parts import job_of, request_of
+
+
+def _attention_on_cpu(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
+) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    # Which torch's own table leaves out.
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_on_cpu,
+}
 
 
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -36,7 +49,7 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if not _is_view(func):
-            formula = flop_registry.get(func._overloadpacket)
+            formula = _FORMULAS.get(func._overloadpacket)
             flops = formula(*args, **kwargs, out_val=result) if formula else 0
             moved = sum(
                 leaf.nbytes

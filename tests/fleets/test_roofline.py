@@ -75,7 +75,7 @@ def test_a_dtype_that_a_datasheet_lacks() -> None:
 def test_a_faster_machine_carries_more() -> None:
     slow = estimate(COUNTED, HARDWARE, 0.5, "x", date(2026, 11, 22))
     fast = estimate(COUNTED, HARDWARE, 1.0, "x", date(2026, 11, 22))
-    rates = [speed(one, 2.0, estimate=True, note="") for one in (slow, fast)]
+    rates = [speed(one, 2.0, estimate=True, note="", requests=200) for one in (slow, fast)]
     assert rates[0].rate < rates[1].rate
     assert rates[0].p99 > rates[1].p99
     never = speed(slow, 0.01, estimate=True, note="a roofline")

@@ -53,7 +53,7 @@ class Offer:
         """What 1,000 pictures cost at that pace."""
         if price is None or not self.speed.rate:
             return None
-        return price * (1000 / self.images_per_hour)
+        return price * 1000 / self.images_per_hour
 
 
 @dataclass(frozen=True, slots=True)

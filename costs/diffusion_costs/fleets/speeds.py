@@ -22,7 +22,9 @@ REQUESTS = 800
 _QUEUE = 1000
 
 
-def speed(profile: ServiceProfile, p99: float, *, estimate: bool, note: str) -> Speed:
+def speed(
+    profile: ServiceProfile, p99: float, *, estimate: bool, note: str, requests: int = REQUESTS
+) -> Speed:
     """The highest rate of Poisson arrivals within the 99th percentile, in the best configuration.
 
     The machines of a fleet are taken to get arrivals of their own, split at random: one queue for
@@ -32,7 +34,7 @@ def speed(profile: ServiceProfile, p99: float, *, estimate: bool, note: str) -> 
     alone = parts.alone(profile.steps, profile.rows)
     found: list[tuple[float, str]] = []
     base = 1 / alone
-    asked = poisson(profile, base, REQUESTS, 0)
+    asked = poisson(profile, base, requests, 0)
     for configuration in _ways(profile):
         room = headroom(asked, configuration, profile, p99, within=0.05)
         found.append((room * base, configuration.name))
