@@ -98,7 +98,7 @@ endif
 .PHONY: help install install-dev demo archive inspect profile serve stop status logs image scale batch \
 	register unregister update metrics describe up down keys monitoring dashboards report \
 	lint type test test-full bench clean python \
-	cost-report cost-meters cost-budgets plan-scaling plan-cache tune choose-instance \
+	cost-report cost-meters cost-budgets plan-scaling plan-cache savings tune choose-instance \
 	triton-repo triton-up triton-down \
 	kubernetes-check kubernetes-tools
 
@@ -244,10 +244,11 @@ cost-budgets: python ## config/budgets.yaml as a cloud takes it; CLOUD=aws, azur
 	@$(PYTHON) scripts/install.py costs
 	@$(RUN) scripts/cost_budgets.py $(call option,--cloud,CLOUD) $(call option,--out,OUT)
 
-plan-scaling: python ## Try scaling policies, write the cheapest in time; TRACE= or TRAFFIC=, RATE=, P99=<s>, BUDGET=<a month>, MACHINE=, REGION=, CURVE=, OUT=
+plan-scaling: python ## Try scaling policies, write the cheapest in time; TRACE= or TRAFFIC=, RATE=, P99=<s>, BUDGET=<a month>, MACHINE=, REGION=, CURVE=, OUT=; CHECK=1 plays one for real
 	@$(PYTHON) scripts/install.py costs report
 	@$(RUN) scripts/plan_scaling.py $(planned) $(call option,--p99,P99) \
 		$(call option,--budget,BUDGET) $(if $(filter emoji,$(NAME)),,--name '$(NAME)') $(ARGS)
+	$(if $(filter 1 yes true,$(CHECK)),@$(RUN) scripts/check_scaling.py $(call option,--out,OUT))
 
 tune: python ## Choose mode, batch, delay, workers, and check them under load; MODEL=, P99=<s>, RATE= or TRACE=, CONFIG=, WORKERS=<most>, AGAIN=1, OUT=
 	$(call need,P99,make tune MODEL=models/emoji P99=3 RATE=3)
@@ -267,6 +268,10 @@ choose-instance: python ## Choose machines by profiles, prices, datasheets; MODE
 plan-cache: python ## Whether a cache of pictures pays, and its size; TRACE= or TRAFFIC=, RATE=, MACHINE=, REGION=, CURVE=, OUT=, CHECK=1
 	@$(PYTHON) scripts/install.py costs gateway report
 	@$(RUN) scripts/plan_cache.py $(planned) $(call switch,--check,CHECK) $(ARGS)
+
+savings: python ## What each measure saves in a month, alone and together; TRACE= or TRAFFIC=, RATE=, P99=, MACHINE=, REGION=, CURVE=, OUT=
+	@$(PYTHON) scripts/install.py costs report
+	@$(RUN) scripts/savings.py $(planned) $(call option,--p99,P99) $(ARGS)
 
 lint: install-dev ## Check style, imports, dependencies, shell and YAML
 	@.venv/bin/ruff check .

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffusion_core.errors import ConfigError
 from diffusion_core.profile import BatchProfile, Shape
-from diffusion_costs.prices import Prices, Purchase
+from diffusion_costs.prices import Prices
 from diffusion_costs.scaling.outcomes import Tariff
 from diffusion_costs.scaling.runs import Load
 from diffusion_costs.scaling.speed import Speed, works
@@ -55,7 +55,7 @@ class Pace:
 
 def tariff(prices: Prices, machine: str, region: str, at: datetime) -> Tariff:
     """A machine's prices on a day; refused where the table has none, or none for the region."""
-    on_demand = prices.hourly(machine, Purchase.ON_DEMAND, at)
+    made = Tariff.of(prices, machine, at)
     known = prices.machines[machine].region
     if region and known != region:
         there = sorted(name for name, one in prices.machines.items() if one.region == region)
@@ -68,11 +68,7 @@ def tariff(prices: Prices, machine: str, region: str, at: datetime) -> Tariff:
                 "expected": sorted({one.region for one in prices.machines.values() if one.region})
             },
         )
-    try:
-        spot = float(prices.hourly(machine, Purchase.SPOT, at).amount)
-    except ConfigError:
-        spot = None
-    return Tariff(machine, on_demand.currency, float(on_demand.amount), spot)
+    return made
 
 
 def cold_start(given: float | None, measured: Path, model: str) -> tuple[float, str]:

@@ -29,7 +29,14 @@ class Found:
 
 
 def replay(trace: Sequence[Access], size: int, lifetime_s: float = inf) -> Found:
-    """The very rules of the gateway's cache.
+    """What a cache of so many bytes would have found."""
+    return repeats(trace, size, lifetime_s)[0]
+
+
+def repeats(
+    trace: Sequence[Access], size: int, lifetime_s: float = inf
+) -> tuple[Found, list[bool]]:
+    """The same, and for each request whether it was found; the very rules of the gateway's cache.
 
     A hit makes a picture the most recently used and does not prolong its life. Before a picture is
     kept, all that have outlived `lifetime_s` go, then the least recently used until it fits; one
@@ -41,12 +48,14 @@ def replay(trace: Sequence[Access], size: int, lifetime_s: float = inf) -> Found
     ends: OrderedDict[int, float] = OrderedDict()
     taken = hits = writes = served = 0
     device_s = 0.0
-    for one in trace:
+    flags = [False] * len(trace)
+    for place, one in enumerate(trace):
         if one.key is None:
             continue
         held = kept.get(one.key)
         if held is not None and held[0] > one.time:
             kept.move_to_end(one.key)
+            flags[place] = True
             hits, served, device_s = hits + 1, served + held[1], device_s + one.device_s
             continue
         if held is not None:
@@ -65,7 +74,7 @@ def replay(trace: Sequence[Access], size: int, lifetime_s: float = inf) -> Found
         ends[one.key] = one.time + lifetime_s
         taken += one.size
         writes += 1
-    return Found(size, hits, writes, device_s, served)
+    return Found(size, hits, writes, device_s, served), flags
 
 
 def distances(trace: Sequence[Access]) -> Iterator[tuple[Access, int | None]]:
@@ -116,15 +125,15 @@ def curve(trace: Sequence[Access], sizes: Sequence[int], lifetime_s: float = inf
     if lifetime_s <= span or min(sizes, default=0) < largest:
         return [replay(trace, size, lifetime_s) for size in sizes]
     asked = 0
-    repeats = []
+    again = []
     for one, distance in distances(trace):
         asked += 1
         if distance is not None:
-            repeats.append((distance, one.device_s, one.size))
-    repeats.sort()
-    bounds = [distance for distance, _, _ in repeats]
-    seconds = list(accumulate((one[1] for one in repeats), initial=0.0))
-    served = list(accumulate((one[2] for one in repeats), initial=0))
+            again.append((distance, one.device_s, one.size))
+    again.sort()
+    bounds = [distance for distance, _, _ in again]
+    seconds = list(accumulate((one[1] for one in again), initial=0.0))
+    served = list(accumulate((one[2] for one in again), initial=0))
     made = []
     for size in sizes:
         hits = bisect_right(bounds, size)

@@ -44,12 +44,19 @@ class Watch(Document):
     throughput_days: Annotated[int, Field(ge=1)] = 2
 
 
+class Again(Document):
+    """When savings are to be looked at again: so many days after something was measured."""
+
+    review_days: Annotated[int, Field(ge=1)] = 30
+
+
 class ReviewSettings(Document):
     """The file. `worker_component` is the tag of the machines that hold devices."""
 
     worker_component: Value = "inference-worker"
     anomalies: Sensitivity = Sensitivity()
     watch: Watch = Watch()
+    savings: Again = Again()
 
 
 class Action(Document):

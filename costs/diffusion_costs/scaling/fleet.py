@@ -53,6 +53,9 @@ class Fleet:
         self._load, self._now = load, 0.0
         self._run = Run([inf] * len(load.times))
         self._sensor = Sensor(self._settings)
+        # Who never changes the count need not look more often than the plot.
+        idle = isinstance(self._policy, Fixed) and self._spot is None
+        self._poll_s = load.counted_s / _SAMPLES if idle else self._settings.poll_s
         self._left, self._sampled = len(load.times), -inf
         self._begin()
         coming, times = 0, load.times
@@ -156,7 +159,7 @@ class Fleet:
         seen = self._see()
         self._desired = self._scaler.desired(seen)
         self._keep_count()
-        self._at(self._now + self._settings.poll_s, "tick")
+        self._at(self._now + self._poll_s, "tick")
         if self._load.from_s <= self._now >= self._sampled + self._load.counted_s / _SAMPLES:
             self._sampled = self._now
             self._run.moments.append(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil, inf, isinf
 from statistics import mean
 
+from diffusion_core.errors import ConfigError
+from diffusion_costs.prices import Prices, Purchase
 from diffusion_costs.scaling.policies import HOUR_S
 from diffusion_costs.scaling.runs import Run
 
@@ -31,6 +34,16 @@ class Tariff:
     currency: str
     on_demand: float
     spot: float | None = None
+
+    @classmethod
+    def of(cls, prices: Prices, machine: str, at: datetime) -> Tariff:
+        """A machine's prices on a day; `ConfigError` where it has none on demand."""
+        on_demand = prices.hourly(machine, Purchase.ON_DEMAND, at)
+        try:
+            spot = float(prices.hourly(machine, Purchase.SPOT, at).amount)
+        except ConfigError:
+            spot = None
+        return cls(machine, on_demand.currency, float(on_demand.amount), spot)
 
     def cost(self, paid_s: dict[str, float]) -> float:
         """Of seconds by purchase."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from diffusion_core.errors import ConfigError
 from diffusion_costs.scaling.fleet import Fleet
 from diffusion_costs.scaling.outcomes import (
     Objective,
@@ -74,15 +75,7 @@ class Planner:
     def plan(self, load: Load, progress: Progress = lambda _: None) -> ScalingPlan:
         """Every policy on demand and, where there is a price, with spot machines."""
         own_s = max(load.works) * self.speed.step_s[0]
-        latency = self.objective.latency_s
-        found = policies(
-            self.settings,
-            self.speed,
-            within_s=max(own_s, (latency - own_s) / 2),
-            ahead_s=sum(self.settings.provision_s) / 2 + self.cold_start_s,
-            arriving=load.rates(self.settings.rate_window_s),
-            shift=self.shift,
-        )
+        found = self.policies(load)
         purchases = [ON_DEMAND] if self.tariff.spot is None else [ON_DEMAND, SPOT]
         fixed = self._fixed(load, progress)
         candidates = [fixed]
@@ -91,6 +84,33 @@ class Planner:
         winner = self._confirmed(candidates, load, progress)
         verdict = self._verdict(candidates, winner, fixed, own_s)
         return ScalingPlan(candidates, winner, fixed, verdict)
+
+    def policies(self, load: Load) -> list[Policy]:
+        """All that are tried, made for a load."""
+        own_s = max(load.works) * self.speed.step_s[0]
+        return policies(
+            self.settings,
+            self.speed,
+            within_s=max(own_s, (self.objective.latency_s - own_s) / 2),
+            ahead_s=sum(self.settings.provision_s) / 2 + self.cold_start_s,
+            arriving=load.rates(self.settings.rate_window_s),
+            shift=self.shift,
+        )
+
+    def policy(self, name: str, load: Load) -> Policy:
+        """One of them by its name; `ConfigError` for a name that none has."""
+        found = {one.name: one for one in self.policies(load)}
+        if name not in found:
+            raise ConfigError(
+                f"{name!r} is no policy; known are {', '.join(found)}",
+                field="policy",
+                bound={"expected": list(found)},
+            )
+        return found[name]
+
+    def smallest(self, load: Load) -> Run:
+        """The smallest fleet of one size that is in time, or the largest allowed."""
+        return self.run(self._fixed(load, lambda _: None).policy, ON_DEMAND, load)
 
     def attempts(self) -> int:
         """About how many runs a plan takes, for progress."""

@@ -1,0 +1,56 @@
+"""The figure of savings: a month's cost as each measure is added, and what each saves alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffusion_costs.savings.measures import Savings
+
+_COST, _SAVED, _ALONE = "#0072b2", "#009e73", "#cccccc"
+"""Of Okabe and Ito's palette, which colour-blind readers tell apart."""
+
+
+def plot(found: Savings, path: Path, currency: str) -> None:
+    """Writes a PNG: columns from left to right, the largest measure first."""
+    # Here and not above: only this needs the `report` extra.
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 4.5))
+    names = ["as it is", *(one.measure.name for one in found.found), "together"]
+    places = range(len(names))
+    ends = [found.now.month, *(one.after.month for one in found.found)]
+    whole = [found.now.month, *[0.0] * len(found.found), found.together.month]
+    axes.bar(places, whole, color=_COST)
+    steps = [one.added for one in found.found]
+    axes.bar(places[1:-1], steps, bottom=ends[1:], color=_SAVED, label="saves on top of the others")
+    axes.bar(
+        [place + 0.32 for place in places[1:-1]],
+        [one.alone for one in found.found],
+        width=0.12,
+        color=_ALONE,
+        edgecolor="#888888",
+        label="would save alone",
+    )
+    for place, height in zip(places, [*ends, found.together.month], strict=True):
+        axes.annotate(
+            f"{height:,.0f}",
+            (place, height),
+            textcoords="offset points",
+            xytext=(0, 3),
+            ha="center",
+            fontsize=8,
+        )
+    axes.set_xticks(places, names, fontsize=9)
+    axes.set_ylabel(f"{currency} a month")
+    axes.grid(axis="y", color="#e5e5e5")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if found.found:
+        axes.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    # No date and no version: the same figures give the same file.
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(figure)
