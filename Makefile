@@ -62,6 +62,13 @@ REGION ?=
 PROFILES ?=
 AGAIN ?=
 CURVE ?=
+# For make optimize: floors of quality and speed, which variants, the price of an hour, a tiny VAE.
+QUALITY ?=
+SPEEDUP ?=
+PRICE ?=
+VARIANTS ?=
+TINY_VAE ?=
+PROMPTS ?=
 
 export TORCH_INDEX
 RUN := .venv/bin/python
@@ -87,7 +94,8 @@ KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT
 	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE PROMETHEUS_PORT ALERTMANAGER_PORT RECEIVERS \
 	KEY_FILE PROMETHEUS FROM TO SAMPLE \
 	BILLS METERS ALERTMANAGER CLOUD VALUES \
-	TRACE TRAFFIC RATE P99 BUDGET MACHINE REGION CURVE PROFILES AGAIN
+	TRACE TRAFFIC RATE P99 BUDGET MACHINE REGION CURVE PROFILES AGAIN \
+	QUALITY SPEEDUP PRICE VARIANTS TINY_VAE PROMPTS
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKE% -*,$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -99,7 +107,7 @@ endif
 	register unregister update metrics describe up down keys monitoring dashboards report \
 	lint type test test-full bench clean python \
 	cost-report cost-meters cost-budgets plan-scaling plan-cache savings tune choose-instance \
-	triton-repo triton-up triton-down \
+	optimize triton-repo triton-up triton-down \
 	kubernetes-check kubernetes-tools
 
 help: ## List the commands
@@ -239,6 +247,14 @@ cost-meters: python ## The meters' tables for cost-report from Prometheus; FROM=
 	@$(PYTHON) scripts/install.py costs
 	@$(RUN) scripts/cost_meters.py $(call option,--from,FROM) $(call option,--to,TO) \
 		$(call option,--prometheus,PROMETHEUS) $(call option,--out,OUT)
+
+optimize: python ## Measure variants of a pipeline, name the cheapest; MODEL=, NAME=, QUALITY=, SPEEDUP=, PRICE=<an hour>, VARIANTS=, TINY_VAE=, PROMPTS=, CONFIG=, OUT=, AGAIN=1; ARCHIVE=1 builds it
+	@$(PYTHON) scripts/install.py optimize
+	@$(RUN) scripts/optimize.py --model '$(MODEL)' --name '$(NAME)' $(call option,--config,CONFIG) \
+		$(call option,--quality,QUALITY) $(call option,--speedup,SPEEDUP) $(call option,--price,PRICE) \
+		$(call option,--variants,VARIANTS) $(call option,--tiny-vae,TINY_VAE) \
+		$(call option,--prompts,PROMPTS) $(call option,--out,OUT) $(call switch,--again,AGAIN) \
+		$(call switch,--archive,ARCHIVE) $(call switch,--force,FORCE) $(ARGS)
 
 cost-budgets: python ## config/budgets.yaml as a cloud takes it; CLOUD=aws, azure or google, OUT=<folder>
 	@$(PYTHON) scripts/install.py costs

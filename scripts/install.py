@@ -24,7 +24,8 @@ CUDA_GB = 12
 
 # Extras that hold others, as setup.cfg has them.
 BRINGS = {
-    "dev": {"gateway", "dashboards", "report", "tracing", "costs"},
+    "dev": {"gateway", "dashboards", "report", "tracing", "costs", "optimize", "edge"},
+    "optimize": {"report", "costs", "edge"},
     "bench": {"gateway", "report", "costs"},
 }
 
