@@ -30,6 +30,7 @@ class Capabilities(BaseModel):
     streaming: bool = False
     previews: bool = False
     checkpoints: bool = False
+    adapters: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from diffusion_core.adapters import ADAPTERS_FOLDER
 from diffusion_core.errors import ConfigError
 from diffusion_core.validation import first_error
 
@@ -66,14 +67,16 @@ class ArchiveRecord(BaseModel):
 def archive_identity(files: Mapping[str, FileRecord], recipe: Mapping[str, Any]) -> str:
     """SHA-256, hexadecimal, of the pipeline's files (path and hash) and the recipe.
 
-    Only files under the pipeline folder count: a fix of the handler does not rename the pictures.
+    Only files under the pipeline's and the adapters' folders count: a fix of the handler does not
+    rename the pictures.
     """
-    pipeline = {
-        path: record.sha256
-        for path, record in files.items()
-        if path.startswith(f"{PIPELINE_FOLDER}/")
-    }
-    return digest({"pipeline": pipeline, "recipe": dict(recipe)})
+    document = {"pipeline": _hashes(files, PIPELINE_FOLDER), "recipe": dict(recipe)}
+    adapters = _hashes(files, ADAPTERS_FOLDER)
+    return digest({**document, "adapters": adapters} if adapters else document)
+
+
+def _hashes(files: Mapping[str, FileRecord], folder: str) -> dict[str, str]:
+    return {path: record.sha256 for path, record in files.items() if path.startswith(f"{folder}/")}
 
 
 def runtime_identity(

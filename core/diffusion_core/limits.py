@@ -29,6 +29,8 @@ class Limits(BaseModel):
     max_images: PositiveInt = 4
     max_sequence_length: PositiveInt = 512
     max_timeout_s: float = Field(240.0, gt=0)
+    max_adapters: PositiveInt = 4
+    max_adapter_weight: float = Field(2.0, gt=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> Limits:

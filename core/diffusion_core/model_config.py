@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from diffusion_core.adapters import AdapterSettings
 from diffusion_core.errors import ConfigError
 from diffusion_core.limits import Defaults, Limits
 from diffusion_core.validation import first_error
@@ -97,10 +98,22 @@ class HandlerSettings(_Section):
     scheduler: str | None = None
     extra_schedulers: tuple[str, ...] = ()
     optimization: Optimization = Optimization()
+    adapters: AdapterSettings = AdapterSettings()
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     warmup: Warmup = Warmup()
     engine: EngineSettings = EngineSettings()
+
+    @model_validator(mode="after")
+    def _adaptable(self) -> HandlerSettings:
+        if self.adapters.files and (
+            self.optimization.compile or self.optimization.runtime != "torch"
+        ):
+            raise ValueError(
+                "adapters.files needs layers that are called one by one: neither "
+                "optimization.compile nor another runtime"
+            )
+        return self
 
     def recipe(self) -> dict[str, Any]:
         """The settings that can change a picture's pixels: they enter the identity."""
@@ -220,7 +233,8 @@ def read_model_config(path: Path) -> ModelConfig:
 def _nearest(field: str) -> str:
     """A hint for a typo: the known key that looks most like the last part of `field`."""
     known = [info.alias or name for name, info in ModelConfig.model_fields.items()]
-    for section in (HandlerSettings, EngineSettings, Optimization, Warmup, Limits, Defaults):
+    sections = (HandlerSettings, EngineSettings, Optimization, AdapterSettings, Warmup, Limits)
+    for section in (*sections, Defaults):
         known += list(section.model_fields)
     close = get_close_matches(field.rsplit(".", 1)[-1], known, n=1)
     return f"; did you mean {close[0]}?" if close else ""

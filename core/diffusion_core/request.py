@@ -22,6 +22,7 @@ from pydantic import (
     create_model,
 )
 
+from diffusion_core.adapters import adapters_field, blend
 from diffusion_core.capabilities import Capabilities, Task
 from diffusion_core.errors import ConfigError, InvalidFieldError
 from diffusion_core.limits import MAX_SEED, Defaults, Limits, OutputFormat
@@ -58,7 +59,7 @@ class GenerationRequest:
 
     Sizes in pixels, `timeout_s` in seconds from the moment the worker has the request. `seed` is
     that of the first image; image i of `num_images` draws from seed + i. A field that the pipeline
-    has no use for is None.
+    has no use for is None. `adapters` are weights by name, sorted, none of them 0.
     """
 
     prompt: str
@@ -78,6 +79,7 @@ class GenerationRequest:
     seed: int | None = None
     num_images: int = 1
     scheduler: str | None = None
+    adapters: dict[str, float] | None = None
     clip_skip: int | None = None
     max_sequence_length: int | None = None
     output_format: OutputFormat = "png"
@@ -153,6 +155,7 @@ class RequestSchema:
 
     def _request(self, task: Task, parsed: BaseModel) -> GenerationRequest:
         values = parsed.model_dump(exclude=set(_IMAGES))
+        values["adapters"] = blend(values.get("adapters"))
         image = getattr(parsed, "image", None)
         if image is not None:
             values |= {"image": image, "mask_image": getattr(parsed, "mask_image", None)}
@@ -192,6 +195,10 @@ class RequestSchema:
         for name, reason in _NOT_SERVED.items():
             if name in fields:
                 raise InvalidFieldError(f"{name}: {reason}", field=name)
+        if "adapters" in fields and not self.capabilities.adapters:
+            raise InvalidFieldError(
+                "adapters: this model has none", field="adapters", bound={"expected": ""}
+            )
 
     def _explain(self, error: ValidationError) -> InvalidFieldError:
         name = error.errors(include_input=False)[0]["loc"]
@@ -249,6 +256,8 @@ def _served_model(
         del definitions["preview_every"]
     if not capabilities.schedulers:
         del definitions["scheduler"]
+    if not capabilities.adapters:
+        del definitions["adapters"]
     return create_model(
         "GenerationRequest",
         __config__=ConfigDict(
@@ -283,6 +292,7 @@ def _field_definitions(
         "seed": (int | None, Field(None, ge=0, le=MAX_SEED)),
         "num_images": (int, Field(1, ge=1, le=limits.max_images)),
         "scheduler": (Literal[capabilities.schedulers or ("none",)] | None, None),
+        "adapters": (adapters_field(capabilities.adapters, limits) | None, None),
         "clip_skip": (int | None, Field(None, ge=1, le=capabilities.max_clip_skip or 1)),
         "max_sequence_length": (
             int | None,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from archiving.component import SourceFile
 from archiving.pipeline import Pipeline
 from archiving.timestamp import timestamp
 from diffusion_core.errors import ConfigError
@@ -78,12 +79,22 @@ class Contents:
         )
 
 
-def collect(name: str, version: str, pipeline: Pipeline, config: ModelConfig) -> Contents:
-    """The contents of an archive of `pipeline`, in the order of their paths."""
+def collect(
+    name: str,
+    version: str,
+    pipeline: Pipeline,
+    config: ModelConfig,
+    adapters: Iterable[SourceFile] = (),
+) -> Contents:
+    """The contents of an archive of `pipeline`, in the order of their paths.
+
+    `adapters` are files of the archive that the config names by their places in it.
+    """
     entries = [
         Entry(MANIFEST, _manifest(name, version)),
         Entry(CONFIG_NAME, _config_text(config)),
         *(Entry(f"{PIPELINE_FOLDER}/{file.path}", file.source) for file in pipeline.files),
+        *(Entry(file.path, file.source) for file in adapters),
         # Outside the pipeline's folder: another word in a README draws no other picture.
         *(Entry(f"{NOTICES_FOLDER}/{file.path}", file.source) for file in pipeline.notices),
         *_code(),

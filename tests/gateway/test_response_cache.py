@@ -105,6 +105,7 @@ OTHER_VALUES: dict[str, Any] = {
     "seed": 8,
     "num_images": 2,
     "scheduler": "EulerDiscreteScheduler",
+    "adapters": {"pixel": 0.5},
     "clip_skip": 1,
     "max_sequence_length": 77,
     "output_format": "webp",

@@ -78,6 +78,7 @@ def test_instances(settings: Any, kind: str, count: int, gpus: list[int]) -> Non
 def test_the_inputs_are_the_fields_of_a_request() -> None:
     kinds = {"str": "STRING", "int": "INT32", "float": "FP32", "bool": "BOOL"}
     kinds |= {"bytes": "STRING", "SourceImage": "STRING", "OutputFormat": "STRING"}
+    kinds["dict[str, float]"] = "STRING"
     expected = {
         field.name: "TYPE_" + kinds[str(field.type).removesuffix(" | None")]
         for field in dataclasses.fields(GenerationRequest)

@@ -24,6 +24,7 @@ EXTENSIONS = frozenset(
         "true_cfg_scale",
         "seed",
         "scheduler",
+        "adapters",
         "strength",
         "clip_skip",
         "max_sequence_length",

@@ -59,6 +59,7 @@ _FIELD_TEXTS = {
     "seed": "Draws the same picture again. Without it one is drawn, and told.",
     "num_images": "Image i is drawn from seed + i.",
     "scheduler": "One of the model's own list.",
+    "adapters": "Weights of the model's adapters (LoRA), by name; a form has it as JSON text.",
     "clip_skip": "Layers of the text encoder that are left out at its end.",
     "max_sequence_length": "Tokens of the prompt for a T5 encoder.",
     "output_format": "Of the picture's file.",
@@ -182,6 +183,7 @@ def any_request_schema() -> dict[str, Any]:
         size_multiple=8,
         schedulers=("any",),
         default_scheduler="any",
+        adapters=("any",),
         streaming=True,
         previews=True,
     )
@@ -195,6 +197,11 @@ def any_request_schema() -> dict[str, Any]:
     schema["properties"]["scheduler"] = {
         "type": "string", "description": _FIELD_TEXTS["scheduler"]
     }  # fmt: skip
+    schema["properties"]["adapters"] = {
+        "type": "object",
+        "additionalProperties": {"type": "number"},
+        "description": _FIELD_TEXTS["adapters"],
+    }
     schema["examples"] = [_EXAMPLE]
     return schema
 

@@ -9,7 +9,7 @@ const MORE = ["negative_prompt", "scheduler", "priority"];
 const MEASURED = ["num_inference_steps", "guidance_scale"];
 // The page's own business, or the gateway's.
 const NOT_ASKED = new Set(["stream", "preview_every", "checkpoint_every", "checkpoint", "timeout_s",
-  "image", "mask_image", "strength", "model", "deadline", "webhook", "cache"]);
+  "image", "mask_image", "strength", "adapters", "model", "deadline", "webhook", "cache"]);
 const MOST_CHOICES = 6;
 const PREVIEWS = 6;
 

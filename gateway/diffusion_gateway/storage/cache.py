@@ -45,6 +45,7 @@ DECIDES = frozenset(
         "seed",
         "num_images",
         "scheduler",
+        "adapters",
         "clip_skip",
         "max_sequence_length",
         "output_format",
