@@ -102,21 +102,22 @@ def with_tasks(pipeline: Any) -> dict[Task, Any]:
     """
     own = type(pipeline).__name__
     tasks: dict[Task, Any] = {}
-    for task in _INPAINTING_ALONE if _sees_masks(pipeline) else tuple(_SUFFIXES):
+    for task in _INPAINTING_ALONE if _sees_masks(pipeline) else tuple(SUFFIXES):
         form = _form_of(own, task)
         if form is type(pipeline):
             tasks[task] = pipeline
         elif form is not None:
-            tasks[task] = _over_the_same_models(form, pipeline)
+            tasks[task] = over_the_same_models(form, pipeline)
             tasks[task].set_progress_bar_config(disable=True)
     return tasks or {"text-to-image": pipeline}
 
 
-_SUFFIXES: dict[Task, str] = {
+SUFFIXES: dict[Task, str] = {
     "text-to-image": "",
     "image-to-image": "Img2Img",
     "inpainting": "Inpaint",
 }
+"""What the class of a pipeline's form for a task has between its stem and `Pipeline`."""
 
 _INPAINTING_ALONE: tuple[Task, ...] = ("inpainting",)
 
@@ -137,10 +138,7 @@ def _form_of(name: str, task: Task) -> Any:
     """
     import diffusers
 
-    stem = name.removesuffix("Pipeline")
-    for suffix in filter(None, _SUFFIXES.values()):
-        stem = stem.removesuffix(suffix)
-    form = getattr(diffusers, f"{stem}{_SUFFIXES[task]}Pipeline", None)
+    form = getattr(diffusers, f"{form_stem(name)}{SUFFIXES[task]}Pipeline", None)
     if form is not None:
         return form
     if task == "text-to-image":
@@ -154,10 +152,19 @@ def _form_of(name: str, task: Task) -> Any:
     return auto_pipeline._get_task_class(mapping, name, throw_error_if_not_exist=False)
 
 
-def _over_the_same_models(form: Any, pipeline: Any) -> Any:
+def form_stem(name: str) -> str:
+    """What the names of a pipeline's forms begin with."""
+    stem = name.removesuffix("Pipeline")
+    for suffix in filter(None, SUFFIXES.values()):
+        stem = stem.removesuffix(suffix)
+    return stem
+
+
+def over_the_same_models(form: Any, pipeline: Any, **others: Any) -> Any:
+    """A pipeline of class `form` over another's models, and `others` that it has not."""
     # diffusers' own `from_pipe` casts the models it shares, to float32 when no dtype is named.
     taken = inspect.signature(form.__init__).parameters
-    parts = {**pipeline.config, **pipeline.components}
+    parts = {**pipeline.config, **pipeline.components, **others}
     return form(**{name: part for name, part in parts.items() if name in taken})
 
 

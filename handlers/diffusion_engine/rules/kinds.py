@@ -216,6 +216,63 @@ class TextMask:
         return None if joined is None else joined[rows]
 
 
+class Residual:
+    """What ControlNets add inside the model, a tensor or a list of them; None adds nothing.
+
+    Calls with and without may share: rows without one get zeros, and x + 0 is x. It is new at each
+    step, and a call may leave it out.
+
+    Args:
+        beside: the argument that is given wherever this one is; a call with one of the two alone
+            means something else by it.
+    """
+
+    def __init__(self, beside: str) -> None:
+        self._beside = (beside,)
+
+    def key(self, one: Argument) -> Hashable:
+        parts = _as_list(one.value)
+        if (one.value is None) != (one.leaves[self._beside] is None):
+            raise NotJoinableError
+        if any(part.ndim < 2 or part.shape[0] != one.rows for part in parts):
+            raise NotJoinableError
+        return None
+
+    def join(self, many: Arguments) -> Any:
+        every = [_as_list(value) for value in many.values]
+        longest = max(map(len, every))
+        if longest == 0:
+            return None
+        parts = [[value[i] if value else None for value in every] for i in range(longest)]
+        joined = [cat(_with_zeros(part, many.rows), many.pad) for part in parts]
+        alone = any(isinstance(value, torch.Tensor) for value in many.values)
+        return joined[0] if alone else joined
+
+    def cut(self, joined: Any, rows: slice) -> Any:
+        if isinstance(joined, torch.Tensor):
+            return joined[rows]
+        return None if joined is None else [part[rows] for part in joined]
+
+
+def _as_list(value: Any) -> Sequence[torch.Tensor]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, torch.Tensor) else value
+
+
+def _with_zeros(values: Sequence[torch.Tensor | None], rows: Sequence[int]) -> list[torch.Tensor]:
+    """Values of one shape but for their rows, and zeros in it in place of None."""
+    given = [value for value in values if value is not None]
+    # Those of a ControlNet that pools its picture are [rows, channels, 1, 1].
+    shape = torch.broadcast_shapes(*(value.shape[1:] for value in given))
+    return [
+        given[0].new_zeros(()).expand(count, *shape)
+        if value is None
+        else value.expand(count, *shape)
+        for value, count in zip(values, rows, strict=True)
+    ]
+
+
 def cat(values: Sequence[torch.Tensor], pad: int) -> torch.Tensor:
     """The values' rows in order, and `pad` copies of the last."""
     last = values[-1][-1:]

@@ -16,6 +16,7 @@ from diffusion_engine.rules.kinds import (
     Kind,
     NotJoinableError,
     PerRow,
+    Residual,
     Shared,
     Timestep,
 )
@@ -56,8 +57,10 @@ class JoiningRule:
         self._zeros = zeros
         self._kinds: dict[Path, Kind] = {(timestep,): Timestep()}
         self._kinds |= {(name,): kind for name, kind in (kinds or {}).items()}
+        # Calls may leave these out, and share with those that do not.
+        self._residuals = [n for n, kind in (kinds or {}).items() if isinstance(kind, Residual)]
         # What changes at each step is joined anew; all else is conditioning.
-        self._fresh = {(rows,), (timestep,)}
+        self._fresh = {(name,) for name in (rows, timestep, *self._residuals)}
         self._joined: dict[Path, deque[_Joined]] = {}
 
     def rows(self, call: ModelCall) -> int:
@@ -95,7 +98,11 @@ class JoiningRule:
         every = [flatten(self._arguments(call)) for call in calls]
         rows = [len(leaves[(self._rows,)]) for leaves in every]
         pad = max(0, (pad_to or 0) - sum(rows))
-        return nest({path: self._join(every, path, rows, pad) for path in every[0]})
+        joined = {path: self._join(every, path, rows, pad) for path in every[0]}
+        for name in self._residuals:
+            if joined[(name,)] is None:
+                del joined[(name,)]
+        return nest(joined)
 
     def slice(self, arguments: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
         """The rows [start, stop) of joined arguments."""
@@ -111,7 +118,8 @@ class JoiningRule:
         self._joined.clear()
 
     def _arguments(self, call: ModelCall) -> dict[str, Any]:
-        return {**dict(zip(self._names, call.args, strict=False)), **call.kwargs}
+        left_out: dict[str, Any] = dict.fromkeys(self._residuals)
+        return {**left_out, **dict(zip(self._names, call.args, strict=False)), **call.kwargs}
 
     def _kind(self, path: Path, value: Any) -> Kind:
         kind = self._kinds.get(path)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from diffusion_engine.rules.kinds import Listed, OneForAll, Shared, Text, TextMask
+from diffusion_engine.rules.kinds import Listed, OneForAll, Residual, Shared, Text, TextMask
 from diffusion_engine.rules.outputs import list_of_zeros, picture_of_zeros, sequence_of_zeros
 from diffusion_engine.rules.rule import JoiningRule
 
@@ -19,7 +19,17 @@ _flux = partial(_sequence, kinds={"img_ids": Shared(), "txt_ids": Shared()})
 
 _RULES: dict[str, Callable[[Any], JoiningRule]] = {
     # UNets take a timestep a row and treat rows apart: Stable Diffusion 1.x, 2.x and XL, Kolors.
-    "UNet2DConditionModel": partial(JoiningRule, rows="sample", zeros=picture_of_zeros),
+    "UNet2DConditionModel": partial(
+        JoiningRule,
+        rows="sample",
+        zeros=picture_of_zeros,
+        kinds={
+            "down_block_additional_residuals": Residual("mid_block_additional_residual"),
+            "mid_block_additional_residual": Residual("down_block_additional_residuals"),
+        },
+    ),
+    # Their ControlNets: a picture for each row, at a scale of 1 (`conditioning/control.py`).
+    "ControlNetModel": partial(JoiningRule, rows="sample", zeros=picture_of_zeros),
     # Stable Diffusion 3. `skip_layers` says which layers a whole call leaves out.
     "SD3Transformer2DModel": _picture,
     "PixArtTransformer2DModel": _picture,
