@@ -171,8 +171,10 @@ local function forget(id)
   end
 end
 
-local function hand_back(id, it, blamed, now, exhausted)
-  local attempts = tonumber(it.attempts)
+-- `spared`: its worker was lost, and the job is not blamed for the first such loss. The attempt is
+-- not taken back: by its number a worker that is late is told from the next one.
+local function hand_back(id, it, blamed, now, exhausted, spared)
+  local attempts = tonumber(it.attempts) - (it.spared and 1 or 0)
   if blamed and attempts >= MAX_ATTEMPTS then
     finish(id, 'failed', exhausted, '', now)
     return
@@ -183,6 +185,8 @@ local function hand_back(id, it, blamed, now, exhausted)
   redis.call('HSET', P .. 'job:' .. id, 'step', it.checkpoint_step or 0)
   if blamed then
     redis.call('HSET', P .. 'job:' .. id, 'alone', 1)
+  elseif spared then
+    redis.call('HSET', P .. 'job:' .. id, 'spared', 1)
   else
     redis.call('HINCRBY', P .. 'job:' .. id, 'attempts', -1)
   end

@@ -217,10 +217,13 @@ end
 function ops.reap(now, limit, exhausted)
   local ids = redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)
   even_if_full()
-  for _, id in ipairs(ids) do
-    hand_back(id, job(id), true, now, exhausted)
+  local steps = {}
+  for i, id in ipairs(ids) do
+    local it = job(id)
+    steps[i] = it.step
+    hand_back(id, it, it.spared ~= nil, now, exhausted, true)
   end
-  return views(ids)
+  return {views(ids), steps}
 end
 
 -- Of each tenant the first job that has waited since before `since` while urgent ones came, and

@@ -166,7 +166,15 @@ class RedisStore(RedisUsage):
         lost_at = self._link.lost_at
         if lost_at is not None and time.monotonic() - lost_at < _GRACE_S:
             return []
-        return await self._all("reap", now, json.dumps(exhausted()))
+        found: list[Job] = []
+        while True:
+            views, steps = await self._link.call("reap", now, _AT_ONCE, json.dumps(exhausted()))
+            found += [
+                job.model_copy(update={"step": int(step)})
+                for job, step in zip(jobs_of(views), steps, strict=True)
+            ]
+            if len(views) < _AT_ONCE:
+                return found
 
     async def promote(self, now: float, slack_s: float, starving_after_s: float) -> int:
         since = now - starving_after_s

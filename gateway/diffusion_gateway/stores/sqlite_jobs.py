@@ -143,15 +143,23 @@ class JobTable:
         )
         return job_of(row).checkpoint
 
-    def hand_back(self, row: sqlite3.Row, *, blamed: bool) -> Job:
-        """Puts a leased job ahead of the queue, or fails it after its last attempt."""
-        if blamed and row["attempts"] >= MAX_ATTEMPTS:
+    def hand_back(self, row: sqlite3.Row, *, blamed: bool, spared: bool = False) -> Job:
+        """Puts a leased job ahead of the queue, or fails it after its last attempt.
+
+        `spared`: its worker was lost, and the job is not blamed for the first such loss. The
+        attempt is not taken back: by its number a worker that is late is told from the next one.
+        """
+        if blamed and row["attempts"] - row["spared"] >= MAX_ATTEMPTS:
             return self.finish(row, Status.FAILED, error=exhausted())
         checkpoint = job_of(row).checkpoint
         self.execute(
             "UPDATE jobs SET status = 'pending', worker = NULL, attempts = attempts - ?,"
-            " alone = max(alone, ?), step = ? WHERE id = ?",
-            (not blamed, blamed, checkpoint.step if checkpoint else 0, row["id"]),
+            " alone = max(alone, ?), spared = max(spared, ?), step = ? WHERE id = ?",
+            (
+                not (blamed or spared),
+                *(blamed, spared),
+                *(checkpoint.step if checkpoint else 0, row["id"]),
+            ),
         )
         self._queue.place(row, Lane.RETURNED)
         return self._announce(row["id"])

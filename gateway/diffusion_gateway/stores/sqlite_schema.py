@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffusion_core.errors import ConfigError
 
-VERSION = 2
+VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -124,6 +124,11 @@ CREATE INDEX charged_at ON charged (at);
 """
 """Since version 2."""
 
+_SPARED = """
+ALTER TABLE jobs ADD COLUMN spared INTEGER NOT NULL DEFAULT 0;  -- 1 after a loss without blame
+"""
+"""Since version 3."""
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection whose commits are on disk when they return; transactions are begun by hand."""
@@ -145,5 +150,5 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"store_url: {path} has the format {version}, this gateway reads {VERSION}",
             field="store_url",
         )
-    missing = _USAGE if version else _SCHEMA + _USAGE
+    missing = "".join((_SCHEMA, _USAGE, _SPARED)[version:])
     connection.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {VERSION}; COMMIT;")

@@ -220,7 +220,11 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
 
     async def reap(self, now: float) -> Sequence[Job]:
         late = self._memory.late(now)
-        return await self._jobs(lambda table: sqlite_upkeep.reap(table, late)) if late else []
+        if not late:
+            return []
+        steps = {job_id: self._memory.leases[job_id].step for job_id, _, _ in late}
+        jobs = await self._jobs(lambda table: sqlite_upkeep.reap(table, late))
+        return [job.model_copy(update={"step": steps[job.id]}) for job in jobs]
 
     async def promote(self, now: float, slack_s: float, starving_after_s: float) -> int:
         before, since = now + slack_s, now - starving_after_s

@@ -19,7 +19,11 @@ def release_all(table: JobTable) -> None:
 def reap(table: JobTable, late: Iterable[tuple[str, str, int]]) -> list[Job]:
     """Hands back jobs (id, worker, attempts) whose lease has run out."""
     rows = [table.held(*lease) for lease in late]
-    return [table.hand_back(row, blamed=True) for row in rows if row is not None]
+    return [
+        table.hand_back(row, blamed=bool(row["spared"]), spared=True)
+        for row in rows
+        if row is not None
+    ]
 
 
 def promote(table: JobTable, before: float) -> int:

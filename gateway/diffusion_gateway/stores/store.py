@@ -206,7 +206,12 @@ class JobStore(Protocol):
     # Upkeep, called by every gateway now and then.
 
     async def reap(self, now: float) -> Sequence[Job]:
-        """Hands back (blamed) all jobs whose lease has run out; returns them as they are now."""
+        """Hands back all jobs whose lease has run out; returns them as they are now, but with the
+        step that was last heard of.
+
+        Their workers are lost with all they had, so a job is not blamed the first time that this
+        happens to it; from the second time on it is.
+        """
 
     async def promote(self, now: float, slack_s: float, starving_after_s: float) -> int:
         """Moves waiting jobs whose deadline is less than `slack_s` away to Lane.URGENT; how many.
