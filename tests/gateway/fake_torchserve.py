@@ -7,28 +7,19 @@ predictions as its script says. What a real TorchServe answers is in tests/syste
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from PIL import Image
-
-from diffusion_core.capabilities import Capabilities
-from diffusion_core.limits import Defaults, Limits
 from diffusion_gateway.settings import EndpointSettings
-
-IDENTITY = "runtime-of-the-fake"
+from fake_model import FakeModel, answer, description
 
 STEP_S = 0.01
 """Device time of a step, as it tells with each."""
-
-CALL = frozenset({"negative_prompt", "guidance_scale"})
 
 NO_WORKER = (503, {"code": 503, "type": "ServiceUnavailable", "message": "has no worker"})
 WORKER_DIED = (507, {"code": 507, "type": "InternalServerException", "message": "Worker died."})
@@ -116,25 +107,6 @@ class Keys:
 
 
 Script = Callable[[Asked, int], Any]
-
-
-@dataclass
-class FakeModel:
-    """A registered model; `workers` of it are ready at once when it is scaled."""
-
-    name: str
-    batch_size: int = 2
-    continuous: bool = True
-    workers: int = 1
-    archive: str = "fake.mar"
-    version: str = "1.0"
-    identity: str = IDENTITY
-    checkpoints: bool = True
-    memory_mb: int = 1000
-    wake_s: float = 0.0
-    loading: int = 0
-    process: int = 1
-    scaled: list[int] = field(default_factory=list)
 
 
 class FakeTorchServe:
@@ -311,54 +283,6 @@ async def draw(asked: Asked, _: int) -> None:
     else:
         await asyncio.sleep(0.01 * asked.fields["num_inference_steps"])
     await asked.complete()
-
-
-def description(model: FakeModel) -> dict[str, Any]:
-    capabilities = Capabilities(
-        pipeline_class="StableDiffusionPipeline",
-        call_parameters={"text-to-image": CALL, "image-to-image": CALL},
-        default_width=64,
-        default_height=64,
-        size_multiple=8,
-        schedulers=("DDIMScheduler", "EulerDiscreteScheduler"),
-        default_scheduler="DDIMScheduler",
-        streaming=model.continuous,
-        previews=model.continuous,
-        checkpoints=model.checkpoints,
-    )
-    return {
-        "name": model.name,
-        "identity": f"archive-{model.identity}",
-        "runtime_identity": model.identity,
-        "default_scheduler": "DDIMScheduler",
-        "schedulers_without_checkpoints": ["EulerDiscreteScheduler"],
-        "limits": Limits(min_size=16, max_size=256, max_timeout_s=20).model_dump(),
-        "handler_defaults": Defaults().model_dump(),
-        "capabilities": capabilities.model_dump(mode="json"),
-        "engine": {"memory_mb": model.memory_mb, "profile": {}},
-    }
-
-
-def picture(seed: int) -> bytes:
-    """A picture that tells the seed it was drawn from."""
-    file = io.BytesIO()
-    Image.new("RGB", (16, 16), (seed % 256, seed // 256 % 256, 0)).save(file, "PNG")
-    return file.getvalue()
-
-
-def answer(fields: dict[str, Any]) -> dict[str, Any]:
-    seeds = [fields["seed"] + index for index in range(fields.get("num_images", 1))]
-    return {
-        "images": [base64.b64encode(picture(seed)).decode() for seed in seeds],
-        "seeds": seeds,
-        "flagged": [False] * len(seeds),
-        "output_format": "png",
-        "scheduler": "DDIMScheduler",
-        "prompt_truncated": False,
-        "timings": {"denoise": 0.1},
-        "device_seconds": 0.1,
-        "identity": "archive",
-    }
 
 
 async def _respond(writer: asyncio.StreamWriter, status: int, document: Any) -> None:

@@ -1,80 +1,20 @@
-"""A real redis-server on a free port, that tests may kill and start again."""
+"""The Redis that tests have in common with the spot drill, and stores in it."""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import time
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-import redis
+from diffusion_gateway.stores.redis_store import RedisStore
+from drilling.redis_server import RedisServer, free_port
+
+__all__ = ["RedisServer", "free_port", "open_redis"]
 
 
-class RedisServer:
-    """redis-server in a folder; every write is on disk before its answer unless told otherwise."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    @property
-    def process(self) -> int | None:
-        """Its process id while it runs."""
-        return None if self._process is None else self._process.pid
-
-    def __enter__(self) -> RedisServer:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def start(self) -> None:
-        """Starts it; returns once it answers."""
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--dir", str(self.folder), "--appendonly", "yes", "--appendfsync", "always"]
-        with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                self.ask("PING")
-            except redis.ConnectionError:
-                assert time.monotonic() < deadline, (self.folder / "redis.log").read_text()
-                time.sleep(0.02)
-            else:
-                return
-
-    def kill(self) -> None:
-        """kill -9."""
-        if self._process is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def ask(self, *command: Any) -> Any:
-        """The answer to one command."""
-        with redis.Redis(port=self.port, decode_responses=True, retry=None) as client:
-            return client.execute_command(*command)
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        self.ask("FLUSHALL")
-        self.ask("CONFIG", "SET", "maxmemory", "0")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+@asynccontextmanager
+async def open_redis(server: RedisServer) -> AsyncIterator[RedisStore]:
+    """A gateway's store in that Redis."""
+    store = RedisStore(server.url)
+    await store.open()
+    yield store
+    await store.close()

@@ -10,7 +10,8 @@ import pytest
 
 from costs_rig import budget_file, charged, priced
 from diffusion_gateway.job import Status
-from fake_torchserve import STEP_S, Asked, Broken, FakeModel, Refused, draw, faked
+from fake_model import FakeModel
+from fake_torchserve import STEP_S, Asked, Broken, Refused, draw, faked
 from worker_rig import Rig, working
 
 CHECKPOINT = base64.b64encode(b"a checkpoint").decode()

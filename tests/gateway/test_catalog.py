@@ -15,7 +15,8 @@ from diffusion_gateway.upstream.catalog import Catalog
 from diffusion_gateway.upstream.endpoints import Breaker, Endpoint, Registration, choose
 from diffusion_gateway.upstream.model_server import AnswerError, ConnectionLostError, Registered
 from diffusion_gateway.upstream.torchserve import TorchServe
-from fake_torchserve import FakeModel, FakeTorchServe, Keys, faked
+from fake_model import FakeModel
+from fake_torchserve import FakeTorchServe, Keys, faked
 
 
 def settings(folder: Path, *endpoints: EndpointSettings, **changes: Any) -> GatewaySettings:

@@ -17,7 +17,8 @@ import pytest
 from diffusion_gateway.job import Lane, Status
 from diffusion_gateway.work import notices
 from diffusion_gateway.work.drain import Drained
-from fake_torchserve import Asked, FakeModel, faked, picture
+from fake_model import FakeModel, picture
+from fake_torchserve import Asked, faked
 from worker_rig import working
 
 CHECKPOINT = base64.b64encode(b"halfway").decode()

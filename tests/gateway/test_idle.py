@@ -14,7 +14,8 @@ from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Status
 from diffusion_gateway.upstream import idle as idle_module
 from diffusion_gateway.upstream.idle import Idle
-from fake_torchserve import FakeModel, FakeTorchServe, faked, picture
+from fake_model import FakeModel, picture
+from fake_torchserve import FakeTorchServe, faked
 from worker_rig import Rig, working
 
 

@@ -18,7 +18,8 @@ from diffusion_gateway.job import Status
 from diffusion_gateway.settings import GatewaySettings
 from diffusion_gateway.stores.store import ToldModel
 from diffusion_gateway.upstream.told import LIFETIME_S
-from fake_torchserve import FakeModel, description, faked, picture
+from fake_model import FakeModel, description, picture
+from fake_torchserve import faked
 from redis_rig import RedisServer
 
 

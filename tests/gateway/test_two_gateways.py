@@ -13,7 +13,8 @@ import pytest
 
 from diffusion_gateway.job import Status
 from diffusion_gateway.work.worker import Worker
-from fake_torchserve import Asked, FakeModel, draw, faked, picture
+from fake_model import FakeModel, picture
+from fake_torchserve import Asked, draw, faked
 from redis_rig import RedisServer
 from worker_rig import Rig, working
 

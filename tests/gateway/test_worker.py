@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from diffusion_gateway.job import Lane, Status
-from fake_torchserve import Asked, FakeModel, faked, picture
+from fake_model import FakeModel, picture
+from fake_torchserve import Asked, faked
 from worker_rig import working
 
 CLASSIC = FakeModel("emoji", continuous=False)

@@ -13,17 +13,8 @@ from diffusion_gateway.job import Status
 from diffusion_gateway.upstream import catalog, torchserve
 from diffusion_gateway.work import verdicts
 from diffusion_gateway.work.attempt import Stop
-from fake_torchserve import (
-    NO_WORKER,
-    WORKER_DIED,
-    Asked,
-    Broken,
-    FakeModel,
-    Refused,
-    draw,
-    faked,
-    picture,
-)
+from fake_model import FakeModel, picture
+from fake_torchserve import NO_WORKER, WORKER_DIED, Asked, Broken, Refused, draw, faked
 from worker_rig import working
 
 PROBLEM = {"status": 422, "code": "invalid_field", "detail": "seed: too odd", "field": "seed"}

@@ -4,9 +4,7 @@ run out while the gateway works."""
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import io
 import json
 import os
 import random
@@ -14,7 +12,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,10 +20,11 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-from PIL import Image, ImageChops
 
 from diffusion_gateway.job import Status
 from diffusion_gateway.settings import EndpointSettings
+from drilling.clients import Wanted, difference, image_of, persistently, references
+from drilling.gateway import GatewayProcess
 from served import ROOT, build
 from serving.fleet import Fleet
 from serving.ports import free_base
@@ -50,7 +48,7 @@ class Prey:
         self.port = free_base(18700)
         self.gateway_port = free_base(18900, count=1)
         self.url = f"http://127.0.0.1:{self.gateway_port}"
-        self.gateway: subprocess.Popen[bytes] | None = None
+        self.gateway: GatewayProcess | None = None
 
     def start_server(self) -> None:
         self.server.start(PROFILE, self.store, port=self.port)
@@ -62,35 +60,19 @@ class Prey:
         running = self.server.find()
         base = running.inference if running else f"http://127.0.0.1:{self.port}"
         management = re.sub(r"\d+$", lambda port: str(int(port[0]) + 1), base)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'gateway'}",
-            "GATEWAY_ENDPOINTS": json.dumps([{"inference": base, "management": management}]),
-            "GATEWAY_STORE_URL": f"sqlite:{self.folder}/jobs.sqlite",
-            "GATEWAY_RESULTS_URL": f"file:{self.folder}/results",
-            "GATEWAY_PORT": str(self.gateway_port),
-            "GATEWAY_LEASE_S": "5",
+        settings = {
+            "endpoints": [{"inference": base, "management": management}],
+            "store_url": f"sqlite:{self.folder}/jobs.sqlite",
+            "results_url": f"file:{self.folder}/results",
+            "port": self.gateway_port,
+            "lease_s": 5,
         }
-        with (self.folder / "gateway.log").open("ab") as log:
-            self.gateway = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "diffusion_gateway",
-                    "serve",
-                    "--pid-file",
-                    str(self.folder / "gateway.pid"),
-                ],
-                env=environment,
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-            )
+        self.gateway = GatewayProcess(self.folder, settings)
+        self.gateway.start()
 
     def kill_gateway(self) -> None:
         assert self.gateway is not None
         self.gateway.kill()
-        self.gateway.wait()
         self.start_gateway()
 
     def kill_worker(self, model: str) -> None:
@@ -104,10 +86,7 @@ class Prey:
 
     def stop(self) -> None:
         if self.gateway is not None:
-            self.gateway.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.gateway.wait(20)
-            self.gateway.kill()
+            self.gateway.end(20)
         self.server.stop()
 
 
@@ -123,37 +102,12 @@ def prey(tmp_path: Path, store: Path, pipeline: Path) -> Iterator[Prey]:
         made.stop()
 
 
-async def persistently(client: httpx2.AsyncClient, method: str, path: str, **more: Any) -> Any:
-    """The answer's document, however often the gateway dies before it comes."""
-    while True:
-        with contextlib.suppress(httpx2.TransportError):
-            answer = await client.request(method, path, **more)
-            if answer.is_success:
-                return answer.json()
-            assert answer.status_code in (404, 429, 503), answer.text
-        await asyncio.sleep(0.3)
+def wanted(number: int) -> Wanted:
+    return Wanted(seed=number // 2 % SEEDS, steps=STEPS, size=32)
 
 
 def request_of(number: int) -> dict[str, Any]:
-    return {
-        "model": ("flow", "tiny")[number % 2],
-        "prompt": "a heart",
-        "num_inference_steps": STEPS,
-        "seed": number // 2 % SEEDS,
-        "cache": False,
-    }
-
-
-async def references(prey: Prey) -> dict[int, Image.Image]:
-    """Each seed's picture, drawn alone and undisturbed."""
-    base = prey.server.require().inference
-    found = {}
-    async with httpx2.AsyncClient(timeout=60, trust_env=False) as client:
-        for seed in range(SEEDS):
-            fields = {"prompt": "a heart", "num_inference_steps": STEPS, "seed": seed}
-            answer = await client.post(f"{base}/predictions/tiny", json=fields)
-            found[seed] = Image.open(io.BytesIO(base64.b64decode(answer.json()["image"])))
-    return found
+    return {"model": ("flow", "tiny")[number % 2], "cache": False, **wanted(number).fields()}
 
 
 async def hunt(prey: Prey, done: asyncio.Event) -> Counter[str]:
@@ -178,23 +132,25 @@ async def hunt(prey: Prey, done: asyncio.Event) -> Counter[str]:
 
 @pytest.mark.timeout(1500)
 async def test_five_hundred_jobs_are_accepted_and_five_hundred_end(prey: Prey) -> None:
-    right = await references(prey)
+    base = prey.server.require().inference
+    distinct = list(dict.fromkeys(wanted(number) for number in range(JOBS)))
+    right, _ = await references(f"{base}/predictions/tiny", distinct)
     done = asyncio.Event()
     async with httpx2.AsyncClient(base_url=prey.url, timeout=20, trust_env=False) as client:
-        await persistently(client, "GET", "/readyz")
+        await persistently([client], "GET", "/readyz")
         hunting = asyncio.create_task(hunt(prey, done))
         ids = []
         for number in range(JOBS):
             headers = {"Idempotency-Key": f"job-{number}"}
             body = request_of(number)
-            answer = await persistently(client, "POST", "/generate", json=body, headers=headers)
-            ids.append(answer["job_id"])
+            answer = await persistently([client], "POST", "/generate", json=body, headers=headers)
+            ids.append(answer.json()["job_id"])
         assert len(set(ids)) == JOBS
         ended: dict[str, Any] = {}
         while len(ended) < JOBS:
             await asyncio.sleep(1)
             for job_id in [one for one in ids if one not in ended]:
-                document = await persistently(client, "GET", f"/jobs/{job_id}")
+                document = (await persistently([client], "GET", f"/jobs/{job_id}")).json()
                 if document["status"] not in ("pending", "processing"):
                     ended[job_id] = document
         done.set()
@@ -213,9 +169,7 @@ async def test_five_hundred_jobs_are_accepted_and_five_hundred_end(prey: Prey) -
             link = f"/jobs/{job_id}/images/0"
             while (image := await client.get(link)).status_code != 200:
                 await asyncio.sleep(0.2)
-            ours = Image.open(io.BytesIO(image.content))
-            difference = ImageChops.difference(ours, right[request_of(number)["seed"]])
-            assert max(high for _, high in difference.getextrema()) <= 1, number
+            assert difference(image_of(image.content), right[wanted(number)]) <= 1, number
 
 
 @pytest.mark.timeout(400)

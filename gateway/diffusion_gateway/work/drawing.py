@@ -24,7 +24,7 @@ from diffusion_gateway.upstream.model_request import (
     streams,
 )
 from diffusion_gateway.upstream.model_server import AnswerError
-from diffusion_gateway.work.reports import Reports
+from diffusion_gateway.work.reports import STEPS, Reports
 from diffusion_gateway.work.verdicts import Again, Fails, ServerLost, WorkerLost, judge
 
 logger = logging.getLogger(__name__)
@@ -223,6 +223,7 @@ class Drawing:
     ) -> dict[str, Any]:
         answer: dict[str, Any] | None = None
         self._first = None
+        STEPS.debug("%s every %d", self.job.id, fields.get("checkpoint_every", 0))
         server = one.endpoint.server
         async with server.stream(one.name, fields, silence, traceparent) as events:
             async for event in events:
@@ -246,6 +247,7 @@ class Drawing:
     def _step(self, step: int, one: Registration) -> None:
         self.step = min(step, self.job.steps)
         self._first = self._first or (self.step, time.monotonic())
+        STEPS.debug("%s at %d", self.job.id, self.step)
         one.outstanding[self.job.id] = self.job.work * (1 - self.step / self.job.steps)
         self._reports.progress(self.step)
 

@@ -18,6 +18,9 @@ from diffusion_gateway.stores.store import JobStore
 
 logger = logging.getLogger(__name__)
 
+STEPS = logging.getLogger("diffusion_gateway.work.steps")
+"""At DEBUG every step of every job, for whoever wants to know what was drawn twice."""
+
 _PROGRESS_S = 0.5
 """A job's steps are told no more often."""
 
@@ -129,6 +132,7 @@ class Reports:
         if replaced != new:
             self.checkpoint = new
             self.checkpointed.set()
+            STEPS.debug("%s kept %d", self._job.id, step)
 
     async def _safely(self, telling: Any) -> None:
         try:
