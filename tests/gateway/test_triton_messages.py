@@ -62,6 +62,9 @@ def test_a_form_is_as_its_configuration_says() -> None:
     assert form().batch_size == 1
     # Only what streams is called after another model.
     assert Form("my_stream", "1", {}, 1, 1, decoupled=False).family == "my_stream"
+    ensemble = model_config_pb2.ModelConfig()
+    ensemble.ensemble_scheduling.step.add(model_name="emoji")
+    assert Form.of("emoji_ensemble", "1", ensemble).uses == {"emoji"}
     assert not Form("emoji_thumbnail", "1", {"image": "UINT8"}, 1, 1, decoupled=False).draws
 
 

@@ -62,7 +62,7 @@ class AnswerError(UpstreamError):
 
 
 class FixedError(UpstreamError):
-    """This server's models are not for its clients to load and unload."""
+    """The server does not let its clients load and unload this model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,26 +13,17 @@ from diffusion_gateway.errors import UpstreamError
 from diffusion_gateway.settings import EndpointSettings
 from diffusion_gateway.upstream.model_server import (
     AnswerError,
-    ConnectionLostError,
     FixedError,
     Registered,
     is_description,
 )
 
 try:
-    from grpc.aio import AioRpcError
     from tritonclient.grpc.aio import InferenceServerClient
-    from tritonclient.utils import InferenceServerException
 
-    from diffusion_gateway.upstream.triton_messages import (
-        Form,
-        error_of,
-        event_of,
-        family_of,
-        inputs_of,
-        newest,
-        outputs_of,
-    )
+    from diffusion_gateway.upstream.triton_calls import Flight, errors, events
+    from diffusion_gateway.upstream.triton_forms import Forms
+    from diffusion_gateway.upstream.triton_messages import Form, event_of, inputs_of, outputs_of
 except ImportError as error:
     raise ConfigError(
         f"endpoints: kind triton needs the extra `triton` ({error.name} is missing)",
@@ -45,23 +36,6 @@ _CALL_S = 10.0
 _LOAD_S = 900.0
 _REFUSED_S = 2.0
 """A Triton that does not load models for its clients says so at once."""
-
-_LAST = ("completed", "described")
-
-_LOADED = ("READY", "LOADING", "UNLOADING")
-
-
-class _Flight:
-    """A request that may be given up because the worker that has it is gone."""
-
-    def __init__(self) -> None:
-        self.call: Any = None
-        self.worker_gone = False
-
-    def give_up(self) -> None:
-        self.worker_gone = True
-        if self.call is not None:
-            self.call.cancel()
 
 
 class Triton:
@@ -80,10 +54,8 @@ class Triton:
         self._certificate = settings.certificate
         # Made at the first call: gRPC ties it to the event loop that is running then.
         self._opened: InferenceServerClient | None = None
-        self._known: dict[tuple[str, str], Form] = {}
-        self._forms: dict[str, Form] = {}
-        self._states: dict[str, str] = {}
-        self._flights: dict[str, set[_Flight]] = {}
+        self._forms = Forms()
+        self._flights: dict[str, set[Flight]] = {}
         self._loading: dict[str, asyncio.Task[UpstreamError | None]] = {}
 
     async def close(self) -> None:
@@ -101,26 +73,12 @@ class Triton:
 
     async def models(self) -> list[str]:
         """Names of the models that were loaded since Triton started."""
-        with _errors():
-            index = await self._client.get_model_repository_index(client_timeout=_CALL_S)
-        rows = {name: row for name, row in newest(index.models).items() if row.state}
-        forms: dict[str, tuple[tuple[bool, bool], Form]] = {}
-        for name, row in rows.items():
-            form = await self._form(name, row)
-            if form.draws:
-                # One that is loaded, rather than one that sleeps; then the one that streams.
-                rank = (row.state in _LOADED, form.decoupled)
-                best = forms.get(form.family)
-                if best is None or rank > best[0]:
-                    forms[form.family] = (rank, form)
-        self._forms = {family: form for family, (_, form) in forms.items()}
-        self._states = {name: _state(row) for name, row in rows.items()}
-        return list(self._forms)
+        return await self._forms.look(self._client, _CALL_S)
 
     async def model(self, name: str) -> Registered:
         """What is registered as `name`; asks its worker."""
-        form = self._form_of(name)
-        state = self._states[form.name]
+        form = self._forms[name]
+        state = self._forms.state(form)
         identity, ready = "", 0
         if state == "READY" and form.name not in self._loading:
             try:
@@ -141,7 +99,7 @@ class Triton:
 
     async def describe(self, name: str, version: str) -> dict[str, Any]:
         """What the model says of itself; of the version that all it draws is of."""
-        form = self._form_of(name)
+        form = self._forms[name]
         if form.version != version:
             raise AnswerError(404, None, f"{name} {version} is not loaded any more", None)
         if form.decoupled:
@@ -154,26 +112,30 @@ class Triton:
         return document
 
     async def scale(self, name: str, workers: int) -> None:
-        """Loads the model, with as many workers as its configuration has, or unloads it; returns
-        before that is done."""
-        form = self._form_of(name)
+        """Loads the model, with as many workers as its configuration has, or unloads all its forms;
+        returns before that is done."""
         if workers:
-            loading = self._load(form)
+            loading = self._load(self._forms[name])
             await asyncio.wait([loading], timeout=_REFUSED_S)
             if loading.done() and (error := loading.result()) is not None:
                 raise error
             return
-        with _errors():
-            await self._client.unload_model(form.name, client_timeout=_CALL_S)
+        holder = self._forms.holder(name)
+        if holder is not None:
+            raise FixedError(f"{name} stays loaded for {holder}")
+        # All forms, for one that stayed would go on holding the memory.
+        for form in self._forms.loaded(name):
+            with errors():
+                await self._client.unload_model(form.name, client_timeout=_CALL_S)
 
     async def predict(
         self, name: str, fields: dict[str, Any], timeout_s: float, traceparent: str | None = None
     ) -> dict[str, Any]:
         """The answer to a request; `timeout_s` is the longest silence."""
-        form = self._form_of(name)
+        form = self._forms[name]
         inputs, parameters = inputs_of(fields, form, traceparent)
         outputs = outputs_of(form, describe="describe" in fields)
-        with self._flying(form) as flight, _errors(flight):
+        with self._flying(form) as flight, errors(flight):
             # A task of its own, for whoever finds that the worker is gone.
             flight.call = asyncio.ensure_future(
                 self._client.infer(
@@ -191,7 +153,7 @@ class Triton:
         self, name: str, fields: dict[str, Any], timeout_s: float, traceparent: str | None = None
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """A request's events; leaving the block early cancels it, which ends it there."""
-        form = self._form_of(name)
+        form = self._forms[name]
         inputs, parameters = inputs_of(fields, form, traceparent)
         request = {
             "model_name": form.name,
@@ -202,7 +164,7 @@ class Triton:
         with self._flying(form) as flight:
             flight.call = self._client.stream_infer(_once(request))
             try:
-                yield _events(flight, timeout_s)
+                yield events(flight, timeout_s)
             finally:
                 flight.call.cancel()
 
@@ -215,28 +177,6 @@ class Triton:
                 address, ssl=scheme == "grpcs", root_certificates=certificate
             )
         return self._opened
-
-    async def _form(self, name: str, row: Any) -> Form:
-        """A model's form; of one that sleeps as it was, or where that is not known as its name
-        says."""
-        known = self._known.get((name, row.version))
-        if row.state != "READY":
-            decoupled = family_of(name) != name
-            unknown = Form(name, row.version, {"describe": "BOOL"}, 1, 1, decoupled)
-            return known or unknown
-        if known is None or _state(row) != self._states.get(name):
-            with _errors():
-                answer = await self._client.get_model_config(
-                    name, row.version, client_timeout=_CALL_S
-                )
-            known = self._known[(name, row.version)] = Form.of(name, row.version, answer.config)
-        return known
-
-    def _form_of(self, name: str) -> Form:
-        try:
-            return self._forms[name]
-        except KeyError:
-            raise AnswerError(404, None, f"{name} is not registered", None) from None
 
     def _not_well(self, form: Form, error: AnswerError) -> None:
         """The worker did not describe itself."""
@@ -256,7 +196,7 @@ class Triton:
     async def _loaded(self, form: Form) -> UpstreamError | None:
         """What kept the model from being loaded, if anything."""
         try:
-            with _errors():
+            with errors():
                 await self._client.load_model(form.name, client_timeout=_LOAD_S)
         except UpstreamError as error:
             logger.warning("%s/%s was not loaded: %s", self.inference, form.name, error)
@@ -266,8 +206,8 @@ class Triton:
         return None
 
     @contextmanager
-    def _flying(self, form: Form) -> Iterator[_Flight]:
-        flight = _Flight()
+    def _flying(self, form: Form) -> Iterator[Flight]:
+        flight = Flight()
         flights = self._flights.setdefault(form.name, set())
         flights.add(flight)
         try:
@@ -278,51 +218,3 @@ class Triton:
 
 async def _once(request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     yield request
-
-
-async def _events(flight: _Flight, timeout_s: float) -> AsyncIterator[dict[str, Any]]:
-    with _errors(flight):
-        while True:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    result, error = await anext(flight.call)
-            except TimeoutError:
-                raise ConnectionLostError("the model server is silent", sent=True) from None
-            except StopAsyncIteration:
-                raise ConnectionLostError(
-                    "the model server ended a stream early", sent=True
-                ) from None
-            if error is not None:
-                raise error_of(error.message())
-            event = event_of(result)
-            yield event
-            if event.get("type") in _LAST:
-                return
-
-
-@contextmanager
-def _errors(flight: _Flight | None = None) -> Iterator[None]:
-    """Triton's and gRPC's errors as the gateway's."""
-    try:
-        yield
-    except InferenceServerException as error:
-        raise _as_upstream(error.message(), str(error.status())) from None
-    except AioRpcError as error:
-        raise _as_upstream(error.details() or "", str(error.code())) from None
-    except asyncio.CancelledError:
-        # The call was cancelled, and not whoever waits for it.
-        if flight is None or not flight.worker_gone:
-            raise
-        raise error_of("the worker is not healthy") from None
-
-
-def _as_upstream(message: str, code: str) -> UpstreamError:
-    if "load / unload is not allowed" in message:
-        return FixedError("Triton does not let its clients load and unload models")
-    return error_of(message, code.removeprefix("StatusCode."))
-
-
-def _state(row: Any) -> str:
-    """READY, LOADING, UNLOADING, UNAVAILABLE; unloaded for one that was put away on purpose."""
-    asleep = row.state == "UNAVAILABLE" and row.reason in ("unloaded", "")
-    return "unloaded" if asleep else str(row.state)

@@ -45,6 +45,7 @@ class Form:
         batch_size: requests that are drawn together.
         instances: processes that serve it.
         decoupled: whether it streams.
+        uses: the models that an ensemble is made of.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Form:
     batch_size: int
     instances: int
     decoupled: bool
+    uses: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, name: str, version: str, config: Any) -> Form:
@@ -65,6 +67,7 @@ class Form:
             batch_size=int(told or max(1, config.max_batch_size)),
             instances=sum(one.count * max(1, len(one.gpus)) for one in config.instance_group),
             decoupled=config.model_transaction_policy.decoupled,
+            uses=frozenset(step.model_name for step in config.ensemble_scheduling.step),
         )
 
     @property
