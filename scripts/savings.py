@@ -96,6 +96,7 @@ def main(
         results / "waking.json",
         waking,
         idle_after,
+        trace.stem if trace else traffic,
         floor,
     )
     caching = CachingSettings.read(config / "caching.yaml")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from diffusion_costs.savings.measures import Savings
 
-_COST, _SAVED, _ALONE = "#0072b2", "#009e73", "#cccccc"
-"""Of Okabe and Ito's palette, which colour-blind readers tell apart."""
+_COST, _SAVED = "#0072b2", "#66c5aa"
+"""Blue and a pale green, which colour-blind readers tell apart."""
 
 
 def plot(found: Savings, path: Path, currency: str) -> None:
@@ -25,31 +25,26 @@ def plot(found: Savings, path: Path, currency: str) -> None:
     whole = [found.now.month, *[0.0] * len(found.found), found.together.month]
     axes.bar(places, whole, color=_COST)
     steps = [one.added for one in found.found]
-    axes.bar(places[1:-1], steps, bottom=ends[1:], color=_SAVED, label="saves on top of the others")
-    axes.bar(
-        [place + 0.32 for place in places[1:-1]],
-        [one.alone for one in found.found],
-        width=0.12,
-        color=_ALONE,
-        edgecolor="#888888",
-        label="would save alone",
-    )
-    for place, height in zip(places, [*ends, found.together.month], strict=True):
+    axes.bar(places[1:-1], steps, bottom=ends[1:], color=_SAVED)
+    for place, one in zip(places[1:-1], found.found, strict=True):
+        told = f"−{one.added:,.0f}\nalone −{one.alone:,.0f}"
+        axes.text(
+            place, one.after.month + one.added / 2, told, ha="center", va="center", fontsize=9
+        )
+    for place in (0, len(names) - 1):
         axes.annotate(
-            f"{height:,.0f}",
-            (place, height),
+            f"{whole[place]:,.0f}",
+            (place, whole[place]),
             textcoords="offset points",
             xytext=(0, 3),
             ha="center",
-            fontsize=8,
+            fontsize=9,
         )
     axes.set_xticks(places, names, fontsize=9)
     axes.set_ylabel(f"{currency} a month")
     axes.grid(axis="y", color="#e5e5e5")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if found.found:
-        axes.legend(frameon=False, fontsize=8)
     figure.tight_layout()
     # No date and no version: the same figures give the same file.
     figure.savefig(path, dpi=100, metadata={"Software": None})

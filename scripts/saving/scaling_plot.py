@@ -30,7 +30,7 @@ def plot(
     _costs(money, plan, currency, aim)
     _over_time(counts, queue, plan, speed)
     for axes in (money, counts, queue):
-        axes.grid(color="#e5e5e5")
+        axes.grid(color="#e5e5e5", axis="x" if axes is money else "both")
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     # No date and no version: the same figures give the same file.
@@ -54,6 +54,7 @@ def _costs(axes: Any, plan: ScalingPlan, currency: str, aim: float) -> None:
     axes.bar_label(bars, labels, padding=4, fontsize=8)
     axes.set_yticks(range(len(shown)), names, fontsize=8)
     axes.margins(x=0.15, y=0.02)
+    axes.set_axisbelow(True)
     axes.set_xlabel(f"{currency} a month; ×: misses the objective")
 
 

@@ -95,9 +95,9 @@ def _plainly(asked: list[Access], size: int, lifetime: float) -> int:
 
 
 def test_the_gateways_own_cache_finds_exactly_what_was_foreseen() -> None:
-    made = Traffic("steady", 1.0, popularity=Popularity(60, 0.9, 0.2)).trace().requests[:250]
+    made = Traffic("steady", 1.0, popularity=Popularity(60, 0.9, 0.2)).trace().requests[:120]
     asked = accesses(made, [1.0] * len(made), 1.5, 64 * 64)
-    checked = check(asked, [6144, 40_000, 200_000, 10_000_000], requests=250)
+    checked = check(asked, [6144, 40_000, 200_000, 10_000_000], requests=120)
     assert [one.seen for one in checked] == [one.foreseen for one in checked]
     assert checked[0].seen < checked[1].seen < checked[2].seen < checked[3].seen
 
@@ -170,7 +170,8 @@ def run(*arguments: str) -> Any:
 def test_the_program_writes_what_the_gateway_reads(tmp_path: Path) -> None:
     made = Traffic("diurnal", 0.02, seed=1, popularity=Popularity(50, 1.0, 0.1)).trace()
     write_trace(made.requests, tmp_path / "day.csv")
-    done = run("--trace", str(tmp_path / "day.csv"), "--out", str(tmp_path), "--check")
+    arguments = ["--trace", str(tmp_path / "day.csv"), "--out", str(tmp_path)]
+    done = run(*arguments, "--check", "--check-requests", "100")
     assert done.exit_code == 0, done.output
     told = json.loads((tmp_path / "caching.json").read_text())
     assert told["premises"]["requests"] == len(read_trace(tmp_path / "day.csv"))

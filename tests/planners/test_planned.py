@@ -77,11 +77,14 @@ def test_an_objective_that_too_few_machines_miss_tells_what_could_be_asked_for()
 
 
 def test_one_request_a_day_needs_a_machine_all_day_or_minutes_of_patience() -> None:
-    rare = load(*(DAY_S * n + 40_000.0 for n in range(5)), horizon_s=5 * DAY_S)
-    hurried = planner().plan(rare)
+    rare = load(*(DAY_S * n + 40_000.0 for n in range(2)), horizon_s=2 * DAY_S)
+    seldom = planner(
+        settings=settings(most=1, poll_s=60), draws=2, tariff=replace(TARIFF, spot=None)
+    )
+    hurried = seldom.plan(rare)
     assert hurried.winner is not None
     assert hurried.winner.outcome.month == pytest.approx(730, rel=0.01)
-    patient = planner(objective=Objective(600.0)).plan(rare)
+    patient = replace(seldom, objective=Objective(600.0)).plan(rare)
     assert patient.winner is not None
     assert patient.winner.outcome.policy == "pending steps, from none"
     assert patient.winner.outcome.month < 10
@@ -130,9 +133,10 @@ def run(*arguments: str) -> Any:
 
 
 def test_the_program_writes_figures_a_plot_and_a_manifest(tmp_path: Path) -> None:
-    made = Traffic("peak", 0.02, seed=1).trace()
-    write_trace(made.requests, tmp_path / "day.csv")
-    done = run("--trace", str(tmp_path / "day.csv"), "--out", str(tmp_path), "--p99", "60")
+    made = Traffic("steady", 0.1, seed=1).trace().requests[:200]
+    write_trace(made, tmp_path / "day.csv")
+    arguments = ["--trace", str(tmp_path / "day.csv"), "--hours", "1", "--p99", "60"]
+    done = run(*arguments, "--out", str(tmp_path))
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "scaling.json").read_text())
     (plan,) = document["plans"]

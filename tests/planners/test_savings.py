@@ -90,8 +90,8 @@ def test_together_they_save_less_than_their_sum() -> None:
     assert found.now.month == pytest.approx(2 * 730)
     assert found.together.month == pytest.approx(730)
     # Either makes one machine enough; the second of them then has nothing left to save.
-    assert [one.measure.name for one in found.found] == ["cache"]
-    assert {one.measure.name for one in found.left_out} == {"faster", "slower"}
+    assert [one.measure.name for one in found.found] == ["faster"]
+    assert {one.measure.name for one in found.left_out} == {"cache", "slower"}
     assert found.saved == pytest.approx(sum(one.added for one in found.found))
     assert found.plain_sum == pytest.approx(730)
 
@@ -109,9 +109,13 @@ PLANS: dict[str, Any] = {
     "scaling.json": {
         "made": "2026-11-20",
         "plans": [
-            {"winner": None},
-            {"winner": {"policy": "fixed, 3", "purchase": "on demand", "month": 1.0}},
-            {"winner": {"policy": "device use", "purchase": "spot", "month": 5.0}},
+            {"traffic": "a", "winner": None},
+            {"traffic": "b", "winner": {"policy": "fixed, 3", "purchase": "spot", "month": 1.0}},
+            {"traffic": "c", "winner": {"policy": "predictive", "purchase": "spot", "month": 2.0}},
+            {
+                "traffic": "mine",
+                "winner": {"policy": "device use", "purchase": "spot", "month": 5.0},
+            },
         ],
     },
     "caching.json": {
@@ -151,7 +155,7 @@ PLANS: dict[str, Any] = {
 
 def places(folder: Path) -> Places:
     names = ("scaling", "caching", "tuning", "instances", "rows", "waking")
-    return Places(*(folder / f"{name}.json" for name in names), "mid", 300.0)
+    return Places(*(folder / f"{name}.json" for name in names), "mid", 300.0, "mine")
 
 
 @pytest.fixture
@@ -194,7 +198,11 @@ def test_what_nobody_measured_is_told_with_its_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "document", "why"),
     [
-        ("scaling", {"plans": [{"winner": None}]}, "no policy that scales was in time"),
+        (
+            "scaling",
+            {"plans": [{"traffic": "a", "winner": None}]},
+            "no policy that scales was in time",
+        ),
         ("caching", {"best": None, "premises": {}}, "no cache pays"),
         ("waking", {"results": {}}, "tells no 'mid'"),
         ("rows", {"rows": []}, "no variant is surely faster at SSIM 0.9 or more"),
@@ -232,7 +240,7 @@ def test_the_page_says_what_is_due() -> None:
 
 def test_the_program_writes_a_page_from_what_there_is(measured: Path) -> None:
     made = ["seconds,prompt_id,model,steps"]
-    made += [f"{600 * n},p{n % 7},m{n % 3},20" for n in range(300)]
+    made += [f"{600 * n},p{n % 7},m{n % 3},20" for n in range(100)]
     (measured / "month.csv").write_text("\n".join(made) + "\n")
     arguments = ["--trace", str(measured / "month.csv"), "--plans", str(measured)]
     for name in ("rows", "tuning", "instances"):

@@ -26,6 +26,7 @@ class Places:
     """Where the files are; `None` where there is none to look for.
 
     Attributes:
+        traffic: the month's name, by which plans for the same are found.
         rows: of make optimize; `floor`: the least SSIM of a variant that may be chosen.
         waking: of make bench; `waking_model`: whose waking counts.
         idle_after_s: without requests, before a model sleeps.
@@ -39,6 +40,7 @@ class Places:
     waking: Path
     waking_model: str
     idle_after_s: float
+    traffic: str
     floor: float = 0.9
 
 
@@ -56,7 +58,7 @@ def evidence(
     """Measures of which something was measured, and those of which nothing was."""
     known = {tier.name: tier for tier in tiers(prices, caching, at)}
     sources = [
-        _Source("scaling", "make plan-scaling", places.scaling, _scaling),
+        _Source("scaling", "make plan-scaling", places.scaling, _scaling(places.traffic)),
         _Source("a cache of pictures", "make plan-cache", places.caching, _caching(known)),
         _Source("idle models", "make bench ARGS=waking", places.waking, _idle(places)),
         _Source("a faster variant", "make optimize", places.rows, _variant(places.floor)),
@@ -103,14 +105,19 @@ def _words(error: LookupError) -> str:
     return f"tells no {said!r}" if isinstance(error, KeyError) else str(said)
 
 
-def _scaling(document: Document) -> tuple[Callable[[Scenario], Scenario], str]:
-    winners = [plan["winner"] for plan in document["plans"] if plan["winner"]]
-    scaling = [one for one in winners if not one["policy"].startswith("fixed")]
-    if not scaling:
-        raise LookupError("no policy that scales was in time and cheaper")
-    chosen = min(scaling, key=lambda one: one["month"])
-    policy = Scaled(chosen["policy"], chosen["purchase"])
-    return lambda one: replace(one, scaled=policy), f"{policy.policy}, {policy.purchase}"
+def _scaling(traffic: str) -> Callable[[Document], tuple[Callable[[Scenario], Scenario], str]]:
+    def read(document: Document) -> tuple[Callable[[Scenario], Scenario], str]:
+        # The plan for this very traffic, where there is one.
+        same = [plan for plan in document["plans"] if plan["traffic"] == traffic]
+        winners = [plan["winner"] for plan in same or document["plans"] if plan["winner"]]
+        scaling = [one for one in winners if not one["policy"].startswith("fixed")]
+        if not scaling:
+            raise LookupError("no policy that scales was in time and cheaper")
+        chosen = min(scaling, key=lambda one: float(one["month"]))
+        policy = Scaled(chosen["policy"], chosen["purchase"])
+        return lambda one: replace(one, scaled=policy), f"{policy.policy}, {policy.purchase}"
+
+    return read
 
 
 def _caching(
