@@ -41,8 +41,8 @@ def check(
     table = Table("values", "objects", "faults")
     found: list[str] = []
     for name, files in track(starts.items(), "checking", console=console, transient=True):
-        lint(files)
         objects = render(files)
+        lint(files)
         wrong = list(faults(objects, versions))
         found += wrong
         table.add_row(name, str(len(objects)), str(len(wrong)))

@@ -24,13 +24,17 @@ _PATIENCE_S = 30.0
 
 @contextmanager
 def prometheus(
-    folder: Path, targets: Mapping[str, list[str]], interval_s: int = 1
+    folder: Path,
+    targets: Mapping[str, list[str]],
+    interval_s: int = 1,
+    labels: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[str]:
-    """The address of a Prometheus that scrapes `targets`, addresses by job."""
+    """The address of a Prometheus that scrapes `targets`, addresses by job; `labels` are those of
+    addresses."""
     assert PROGRAM is not None
     port = free_base(19090, count=1)
     config = folder / "prometheus.yml"
-    config.write_text(yaml.safe_dump(_config(folder, targets, interval_s)))
+    config.write_text(yaml.safe_dump(_config(folder, targets, interval_s, labels or {})))
     command = [PROGRAM, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
     with (folder / "prometheus.log").open("w") as log:
@@ -44,7 +48,12 @@ def prometheus(
         process.wait()
 
 
-def _config(folder: Path, targets: Mapping[str, list[str]], interval_s: int) -> dict[str, object]:
+def _config(
+    folder: Path,
+    targets: Mapping[str, list[str]],
+    interval_s: int,
+    labels: Mapping[str, Mapping[str, str]],
+) -> dict[str, object]:
     """The delivered rules, evaluated as often as is scraped."""
     rules = folder / "rules"
     rules.mkdir()
@@ -54,7 +63,13 @@ def _config(folder: Path, targets: Mapping[str, list[str]], interval_s: int) -> 
             group.pop("interval", None)
         (rules / path.name).write_text(yaml.safe_dump(document))
     scraped = [
-        {"job_name": job, "static_configs": [{"targets": addresses}]}
+        {
+            "job_name": job,
+            "static_configs": [
+                {"targets": [address], "labels": dict(labels.get(address, {}))}
+                for address in addresses
+            ],
+        }
         for job, addresses in targets.items()
     ]
     return {

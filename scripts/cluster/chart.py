@@ -68,6 +68,6 @@ def _run(command: Sequence[str | Path]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         # helm tells of the chart's links beside what is wrong.
-        said = [line for line in done.stderr.splitlines() if "symbolic link" not in line]
-        raise Trouble("\n".join(line for line in said if line) or done.stdout.strip())
+        told = [*done.stdout.splitlines(), *done.stderr.splitlines()]
+        raise Trouble("\n".join(line for line in told if line and "symbolic link" not in line))
     return done.stdout

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Installs what an image holds into the environment VENV, one layer's worth at a time:
+#   install.sh IMAGE torch|libraries
+# IMAGE is gateway, worker-cpu or worker-cuda. Run from a copy of the repository. TORCH_INDEX: where
+# torch comes from, if not from pip's own index, whose build for Linux brings CUDA.
+set -eu
+
+image=$1
+part=$2
+VENV=${VENV:-/opt/venv}
+PYTHON=${PYTHON:-python3}
+
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+# Nothing is compiled ahead, and nothing kept beside: layers stay as small as the packages.
+install() { "$VENV/bin/python" -m pip install --quiet --no-cache-dir --no-compile "$@"; }
+list() { "$VENV/bin/python" scripts/containers/requirements.py "$1"; }
+
+case $part in
+torch)
+  if [ -n "${TORCH_INDEX:-}" ]; then
+    install --index-url "$TORCH_INDEX" "$(list torch)"
+  else
+    install "$(list torch)"
+  fi
+  ;;
+libraries)
+  wanted=$(mktemp)
+  list "$image" >"$wanted"
+  install -r "$wanted"
+  rm "$wanted"
+  ;;
+*)
+  echo "install.sh: $part is neither torch nor libraries" >&2
+  exit 2
+  ;;
+esac

@@ -1,0 +1,238 @@
+"""What scales pods, asked of a real Redis and a real Prometheus as KEDA and the HPA ask."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from chart_rig import NAMESPACE, needs_helm, rendered, the
+from cluster.chart import KUBERNETES
+from diffusion_gateway.job import Job, Lane, new_id
+from diffusion_gateway.metrics import Metrics
+from diffusion_gateway.stores import open_store
+from diffusion_gateway.stores.store import Admission, JobStore, WorkerState
+from drilling.redis_server import RedisServer
+from prometheus_rig import PROGRAM, exposing, prometheus
+
+pytestmark = [
+    needs_helm,
+    pytest.mark.skipif(PROGRAM is None, reason="Debian's package prometheus is not installed"),
+]
+
+WAITING = {Lane.URGENT: 1, Lane.NORMAL: 4, Lane.LOW: 2}
+LEASED = 2
+HERE = {"namespace": NAMESPACE}
+
+POD = """\
+gpu_utilization_percent{{gpu_id="0"}} {first}
+gpu_utilization_percent{{gpu_id="1"}} {second}
+diffusion_pending_steps{{model="sdxl",worker="0"}} {steps}
+diffusion_pending_steps{{model="sdxl",worker="1"}} 5
+"""
+
+
+async def submit(store: JobStore, lane: Lane) -> None:
+    fields = {"prompt": "owl", "num_inference_steps": 20, "seed": 7, "num_images": 1}
+    job = Job(
+        id=new_id(), tenant="local", model="sdxl", steps=20, work=20 * 4096.0, fields=fields,
+        lane=lane, submitted_at=time.time(),
+    )  # fmt: skip
+    await store.submit(job, Admission())
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """Two jobs under way, seven that wait."""
+    with RedisServer(tmp_path) as server:
+        store = open_store(server.url)
+        await store.open()
+        for lane, number in WAITING.items():
+            for _ in range(number + (LEASED if lane is Lane.NORMAL else 0)):
+                await submit(store, lane)
+        for _ in range(LEASED):
+            assert await store.claim("worker", "sdxl", [Lane.NORMAL], 60.0)
+        await store.close()
+        yield server
+
+
+async def told(server: RedisServer, *workers: WorkerState) -> str:
+    """What a gateway of that store exposes."""
+    store = open_store(server.url)
+    await store.open()
+    for state in workers:
+        await store.heartbeat(state)
+    text = (await Metrics().scrape(store)).decode()
+    await store.close()
+    return text
+
+
+def triggers(start: str = "spot", pool: str = "pool-a10g") -> dict[str, Any]:
+    scaled = the(rendered(start), "ScaledObject", pool)
+    return {one["name"]: one for one in scaled["spec"]["triggers"]}
+
+
+def length(server: RedisServer, trigger: dict[str, Any]) -> int:
+    """As KEDA's redis scaler asks: by the type that the key has, 0 where there is none."""
+    key = trigger["metadata"]["listName"]
+    kind = server.ask("TYPE", key)
+    command = {"zset": "ZCARD", "set": "SCARD", "list": "LLEN", "hash": "HLEN", "none": "LLEN"}
+    return int(server.ask(command[kind], key))
+
+
+def wanted(trigger: dict[str, Any], value: float) -> int:
+    """Pods that the HPA makes of an average value."""
+    metadata = trigger["metadata"]
+    return math.ceil(value / float(metadata.get("threshold") or metadata["listLength"]))
+
+
+def ask(url: str, query: str) -> float | None:
+    """As KEDA's prometheus scaler asks: one value or none."""
+    answer = requests.get(f"{url}/api/v1/query", params={"query": query}, timeout=10)
+    assert answer.ok, answer.text
+    result = answer.json()["data"]["result"]
+    assert len(result) <= 1, f"{query}: {result}"
+    return float(result[0]["value"][1]) if result else None
+
+
+async def test_redis_tells_what_waits_and_what_is_under_way(redis: RedisServer) -> None:
+    found = {name: length(redis, one) for name, one in triggers().items() if one["type"] == "redis"}
+    assert found == {
+        "queue-sdxl-0": 0, "queue-sdxl-1": 1, "queue-sdxl-2": 4, "queue-sdxl-3": 2, "leases": 2,
+    }  # fmt: skip
+    assert [wanted(triggers()[name], number) for name, number in found.items()] == [0, 1, 2, 1, 1]
+    # Nothing waits any more, and pods stay for what is under way.
+    store = open_store(redis.url)
+    await store.open()
+    while job := await store.claim("worker", "sdxl", list(Lane), 60.0):
+        last = job
+    under_way = sum(WAITING.values()) + LEASED
+    asked = triggers()
+    assert length(redis, asked["leases"]) == under_way
+    assert length(redis, asked["queue-sdxl-2"]) == 0
+    # What a worker hands back is waiting again, ahead of the others.
+    assert await store.hand_back(last, blamed=False)
+    assert length(redis, asked["leases"]) == under_way - 1
+    assert length(redis, asked["queue-sdxl-0"]) == 1
+    await store.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "prometheus"
+    made.mkdir()
+    return made
+
+
+def scraped(folder: Path, *texts: tuple[str, str, dict[str, str]]) -> Iterator[str]:
+    """A Prometheus that has scraped these: job, text and labels each."""
+    with ExitStack() as stack:
+        targets: dict[str, list[str]] = {}
+        labels = {}
+        for job, text, own in texts:
+            address = stack.enter_context(exposing(text))
+            targets.setdefault(job, []).append(address)
+            labels[address] = own
+        url = stack.enter_context(prometheus(folder, targets, labels=labels))
+        end = time.monotonic() + 20
+        while ask(url, "sum(up)") != len(texts):
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        yield url
+
+
+async def test_every_query_returns_the_number_that_it_should(
+    redis: RedisServer, folder: Path
+) -> None:
+    waits = sum(WAITING.values())
+    alone = await told(redis)
+    later = time.time() + 60
+    both = await told(
+        redis,
+        WorkerState("a", "on-demand", ("sdxl",), 1, later),
+        WorkerState("b", "spot", ("sdxl",), 4, later),
+    )
+    redis.clear()
+    empty = await told(redis)
+    silent = "diffusion_gateway_store_up 0\n"
+    pods = [
+        ("torchserve", POD.format(first=90, second=70, steps=395), {"pod": "a"}),
+        ("torchserve", POD.format(first=100, second=60, steps=400), {"pod": "b"}),
+    ]
+    own = {**HERE, "gpu_pool": "a10g"}
+    texts = [
+        # Two gateways tell of one store.
+        *(("gateway", alone, {**HERE, "pod": pod}) for pod in ("api-1", "api-2")),
+        ("gateway", both, {"namespace": "both"}),
+        ("gateway", empty, {"namespace": "empty"}),
+        ("gateway", silent, {"namespace": "silent"}),
+        *((job, text, {**own, **labels}) for job, text, labels in pods),
+    ]
+    for url in scraped(folder, *texts):
+        asked = triggers()
+        queries = {
+            name: one["metadata"]["query"]
+            for name, one in asked.items()
+            if "query" in one["metadata"]
+        }
+        assert set(queries) == {"jobs", "pending-steps", "gpu-utilization"}
+        # No machine lives: whichever comes first may take all of it.
+        assert ask(url, queries["jobs"]) == waits + LEASED
+        assert wanted(asked["jobs"], waits + LEASED) == 3
+        # Of a pool's pods only: 395 + 5 and 400 + 5 steps; 80 % of one and 80 % of the other.
+        assert ask(url, queries["pending-steps"]) == 805
+        assert wanted(asked["pending-steps"], 805) == 3
+        assert ask(url, queries["gpu-utilization"]) == 160
+        assert wanted(asked["gpu-utilization"], 160) == 3
+
+        def elsewhere(namespace: str, pool: str = "pool-a10g") -> float | None:
+            query = triggers(pool=pool)["jobs"]["metadata"]["query"]
+            return ask(url, query.replace(f'"{NAMESPACE}"', f'"{namespace}"'))  # noqa: B023
+
+        # Both kinds of machines live and have room: each is asked for its own.
+        assert elsewhere("both") == WAITING[Lane.URGENT] + LEASED
+        assert elsewhere("both", "pool-spot-g5") == waits - WAITING[Lane.URGENT] + LEASED
+        # No job is no pod; a store that is silent, or no gateway at all, is nothing known.
+        assert elsewhere("empty") == 0
+        assert elsewhere("silent") is None
+        assert elsewhere("nowhere") is None
+        # A pool without pods: KEDA takes that for 0, and leaves pods alone where nothing is known.
+        spot = triggers(pool="pool-spot-g5")
+        for name in ("pending-steps", "gpu-utilization"):
+            assert ask(url, spot[name]["metadata"]["query"]) is None
+            assert spot[name]["metadata"]["ignoreNullValues"] == "true"
+        assert spot["jobs"]["metadata"]["ignoreNullValues"] == "false"
+
+
+def test_the_hpa_asks_for_the_same_number(folder: Path) -> None:
+    """Recorded by the chart's rule, served by prometheus-adapter's."""
+    groups = the(rendered("spot"), "PrometheusRule")["spec"]["groups"]
+    recorded = {rule["labels"]["gpu_pool"]: rule for rule in groups[-1]["rules"]}
+    for pool, rule in recorded.items():
+        assert rule["expr"] == triggers(pool=pool)["jobs"]["metadata"]["query"]
+    changes = (("autoscaling.mode", "hpa"), ("pools.a10g.schedules", []))
+    hpa = the(rendered("production", changes), "HorizontalPodAutoscaler", "pool-a10g")
+    metric = hpa["spec"]["metrics"][0]["external"]["metric"]
+    adapter = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())
+    (rule,) = adapter["rules"]["external"]
+    assert rule["name"]["as"] == metric["name"]
+    matchers = {"namespace": NAMESPACE, **metric["selector"]["matchLabels"]}
+    query = (
+        rule["metricsQuery"]
+        .replace("<<.Series>>", recorded["a10g"]["record"])
+        .replace("<<.LabelMatchers>>", ",".join(f'{k}="{v}"' for k, v in matchers.items()))
+        .replace("<<.GroupBy>>", "namespace")
+    )
+    series = "".join(
+        f'gpu_pool:diffusion_jobs:sum{{gpu_pool="{pool}",namespace="{NAMESPACE}"}} {number}\n'
+        for pool, number in (("a10g", 7), ("spot-g5", 9))
+    )
+    for url in scraped(folder, ("gateway", series, {})):
+        assert ask(url, query) == 7
