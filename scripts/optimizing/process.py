@@ -74,7 +74,7 @@ class Drawer:
 
     @property
     def load_seconds(self) -> float:
-        """Seconds of loading, without the imports of a new process."""
+        """Seconds from a new process to a loaded pipeline, imports among them."""
         return float(self.facts["seconds"])
 
     def draw(self, requests: Sequence[Mapping[str, Any]], *, keep: bool = False) -> Drawn:

@@ -21,7 +21,7 @@ class Row:
         error: why it could not be measured; then nothing else is told.
         disk_bytes: of its archive, weights as they are stored.
         packed_bytes: of its pipeline's files when compressed.
-        load_seconds: from a started process with its libraries to a loaded pipeline.
+        load_seconds: from a new process to a loaded pipeline, imports among it.
         first_seconds: of the first picture, which pays for what is compiled or planned.
         peak_bytes: the most memory that its process held, pictures of a batch among it.
         step_seconds: of one denoising step of a request that is alone.
