@@ -72,7 +72,16 @@ class LiveFleet:
         self._names = 0
 
     def run(self, load: Load, there: Sequence[str]) -> Seen:
-        """Plays the load from now on, with registrations that are ready; ends when all is drawn."""
+        """Plays the load from now on, with registrations that are ready; ends when all is drawn.
+
+        `Trouble` where a registration cannot be had, or draws nothing.
+        """
+        try:
+            return self._play(load, there)
+        finally:
+            self._pool.shutdown(cancel_futures=bool(self._troubles))
+
+    def _play(self, load: Load, there: Sequence[str]) -> Seen:
         self._load, self._seen = load, Seen([0.0] * len(load.times))
         self._began = time.monotonic()
         self._replicas = [_Live(name, 0.0, State.READY) for name in there]
@@ -97,7 +106,6 @@ class LiveFleet:
         end = self._now()
         for one in list(self._replicas):
             self._let_go(one, end)
-        self._pool.shutdown()
         return self._seen
 
     def _now(self) -> float:

@@ -188,7 +188,7 @@ def test_what_nobody_measured_is_told_with_its_command(tmp_path: Path) -> None:
     assert {one.command for one in missing} == {
         "make plan-scaling",
         "make plan-cache",
-        "make bench ARGS=waking",
+        'make bench ARGS="--only waking"',
         "make optimize",
         "make tune",
         "make choose-instance",

@@ -60,7 +60,7 @@ def evidence(
     sources = [
         _Source("scaling", "make plan-scaling", places.scaling, _scaling(places.traffic)),
         _Source("a cache of pictures", "make plan-cache", places.caching, _caching(known)),
-        _Source("idle models", "make bench ARGS=waking", places.waking, _idle(places)),
+        _Source("idle models", 'make bench ARGS="--only waking"', places.waking, _idle(places)),
         _Source("a faster variant", "make optimize", places.rows, _variant(places.floor)),
         _Source("batching", "make tune", places.tuning, _batching),
         _Source(
