@@ -113,8 +113,10 @@ class Clients:
         """Submits jobs for so long."""
         begun = time.monotonic()
         for number in itertools.count():
-            await asyncio.sleep(self._draw.expovariate(self._rate(time.monotonic() - begun)))
-            if time.monotonic() - begun > seconds:
+            at = time.monotonic() - begun
+            pause = self._draw.expovariate(self._rate(at))
+            await asyncio.sleep(max(0.0, min(pause, seconds - at)))
+            if at + pause > seconds:
                 return
             wanted = self._draw.choice(list(self._right))
             task = asyncio.create_task(self._see_to(number, wanted))
