@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _CALL_S = 10.0
 _LOAD_S = 900.0
+_UNLOAD_S = 60.0
+"""It waits its turn behind models that are being loaded."""
 _REFUSED_S = 2.0
 """A Triton that does not load models for its clients says so at once."""
 
@@ -126,7 +128,7 @@ class Triton:
         # All forms, for one that stayed would go on holding the memory.
         for form in self._forms.loaded(name):
             with errors():
-                await self._client.unload_model(form.name, client_timeout=_CALL_S)
+                await self._client.unload_model(form.name, client_timeout=_UNLOAD_S)
 
     async def predict(
         self, name: str, fields: dict[str, Any], timeout_s: float, traceparent: str | None = None

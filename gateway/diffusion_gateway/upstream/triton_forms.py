@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tritonclient.grpc.aio import InferenceServerClient
 
 from diffusion_gateway.upstream.model_server import AnswerError
 from diffusion_gateway.upstream.triton_calls import errors
-from diffusion_gateway.upstream.triton_messages import Form, family_of, newest
+from diffusion_gateway.upstream.triton_messages import STREAM_SUFFIX, Form, family_of, newest
 
 _LOADED = ("LOADING", "READY")
 
@@ -52,29 +53,28 @@ class Forms:
         """Asks again; returns the names of models that were loaded since Triton started."""
         with errors():
             index = await client.get_model_repository_index(client_timeout=timeout_s)
-        rows = {name: row for name, row in newest(index.models).items() if row.state}
+        there = newest(index.models)
+        rows = {name: row for name, row in there.items() if row.state}
         families: dict[str, list[Form]] = {}
         used: dict[str, str] = {}
         for name, row in rows.items():
             form = await self._form(client, row, timeout_s)
-            if row.state == "READY":
+            if form is None:
+                form = _guessed(row, there)
+            elif row.state == "READY":
                 used |= dict.fromkeys(form.uses, name)
-            if form.draws:
+            if form is not None and form.draws:
                 families.setdefault(form.family, []).append(form)
         self._states = {name: _state(row) for name, row in rows.items()}
         self._families, self._used = families, used
         self._asked = {family: max(forms, key=self._rank) for family, forms in families.items()}
         return list(self._asked)
 
-    async def _form(self, client: InferenceServerClient, row: Any, timeout_s: float) -> Form:
-        """A row's form; of one that sleeps as it was, or where that is not known as its name
-        says."""
+    async def _form(self, client: InferenceServerClient, row: Any, timeout_s: float) -> Form | None:
+        """A row's form; of one that sleeps as it was. None: this gateway has not seen it READY."""
         name, version = row.name, row.version
         known = self._known.get((name, version))
-        if row.state != "READY":
-            decoupled = family_of(name) != name
-            return known or Form(name, version, {"describe": "BOOL"}, 1, 1, decoupled)
-        if known is None or self._states.get(name) != "READY":
+        if row.state == "READY" and (known is None or self._states.get(name) != "READY"):
             with errors():
                 told = await client.get_model_config(name, version, client_timeout=timeout_s)
             known = self._known[(name, version)] = Form.of(name, version, told.config)
@@ -84,6 +84,15 @@ class Forms:
         """Rather one that is loaded than one that sleeps; then the one that streams."""
         state = self._states[form.name]
         return (_LOADED.index(state) + 1 if state in _LOADED else 0), form.decoupled
+
+
+def _guessed(row: Any, there: Mapping[str, Any]) -> Form | None:
+    """The form of one that Triton tells nothing of but its name: one of a pair, as this project's
+    repositories have them, or None."""
+    decoupled = family_of(row.name) != row.name
+    if not decoupled and row.name + STREAM_SUFFIX not in there:
+        return None
+    return Form(row.name, row.version, {"describe": "BOOL"}, 1, 1, decoupled)
 
 
 def _state(row: Any) -> str:
