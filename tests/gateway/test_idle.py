@@ -14,6 +14,7 @@ from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Status
 from diffusion_gateway.upstream import idle as idle_module
 from diffusion_gateway.upstream.idle import Idle
+from diffusion_gateway.upstream.model_server import FixedError
 from fake_model import FakeModel, picture
 from fake_torchserve import FakeTorchServe, faked
 from worker_rig import Rig, working
@@ -65,6 +66,26 @@ async def test_an_idle_model_sleeps_and_a_job_wakes_it(tmp_path: Path) -> None:
         assert {job.attempts for job in done} == {1}
         interval = await rig.gateway.estimator.interval(await rig.submit())
         assert interval is not None
+
+
+async def test_a_server_that_does_not_let_models_go_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def refuse(name: str, workers: int) -> None:
+        asked.append((name, workers))
+        raise FixedError("not here")
+
+    async with faked() as fake, idling(tmp_path, fake, idle_after_s=0.05) as rig:
+        monkeypatch.setattr(rig.gateway.catalog.endpoints[0].server, "scale", refuse)
+        async with asyncio.timeout(10):
+            while not asked:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(10 * idle_module._TURN_S)
+        assert asked == [("emoji", 0)]
+        (done,) = await rig.ended(await rig.submit())
+        assert done.status is Status.COMPLETED
 
 
 async def test_it_wakes_with_as_many_workers_as_it_had(tmp_path: Path) -> None:

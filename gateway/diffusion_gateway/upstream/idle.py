@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _TURN_S = 0.5
 _LOOK_S = 0.3
 _LONGEST_WAKE_S = 900.0
+_LONGEST_REST_S = 120.0
 _RETRY_S = 60.0
 """A model that did not load is tried again after so long; one that may not be moved, never."""
 
@@ -163,7 +164,12 @@ class Idle:
         logger.info("%s goes to sleep", one.label)
         await server.scale(one.name, 0)
         self._woke.pop(one, None)
+        give_up = time.monotonic() + _LONGEST_REST_S
         while not one.asleep:
+            if time.monotonic() > give_up:
+                self._failed[one] = time.monotonic()
+                logger.error("%s does not go to sleep", one.label)
+                return
             await asyncio.sleep(_LOOK_S)
             await self._catalog.look(one.endpoint)
         await asyncio.sleep(_KEEPS_S)
