@@ -24,8 +24,9 @@ def page(
         "# What could be saved in a month",
         "",
         f"{found.now.month:,.2f} {currency} a month as it is; {found.together.month:,.2f} with all"
-        f" that saves: **{found.saved:,.2f} {currency} less, {share:.0%}**. Alone, the measures"
-        f" would save {found.plain_sum:,.2f}, added up: what one saves, another cannot save again.",
+        f" that saves: **{found.saved:,.2f} {currency} less, {share:.0%}**. What each would save alone"
+        f" adds up to {found.plain_sum:,.2f}: some take from each other what there is to save, and"
+        " some make others worth more.",
         "",
         *(f"- {line}" for line in premises),
         "",
