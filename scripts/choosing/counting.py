@@ -26,7 +26,8 @@ from tuning.parts import job_of, request_of
 def _attention_on_cpu(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
 ) -> int:
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+    count = sdpa_flop_count(query.shape, key.shape, value.shape)  # type: ignore[no-untyped-call]
+    return int(count)
 
 
 _FORMULAS: dict[Any, Callable[..., int]] = {

@@ -1,13 +1,13 @@
-"""What TorchServe adds to a model's own time: closed loops of clients against a simulation."""
+"""What TorchServe adds to a model's own time: a real one under load, against a simulation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from statistics import median
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean, median
 
 from diffusion_costs.tuning.configurations import AT_ONCE_MS, DELAYS_MS, Configuration
 from diffusion_costs.tuning.measured import Overhead, ServiceProfile
-from diffusion_costs.tuning.simulation import Asked, poisson, simulate_clients
+from diffusion_costs.tuning.simulation import Asked, poisson, simulate, simulate_clients
 from tuning.load import Load, require_all
 from tuning.served import Tuner
 
@@ -17,8 +17,11 @@ ALONE = 12
 PROBED = 8
 """Requests of a probe's batch: enough that the parts outweigh the frontend."""
 
-TOGETHER_S = 15.0
-"""Seconds of load with as many clients as two batches: what parts take while all is at work."""
+LOAD, LOAD_S = 0.7, 25.0
+"""Part of what the parts alone would carry that a probe asks for, and for how many seconds."""
+
+_SLOWNESS = (0.5, 4.0)
+"""Bounds of the search for what explains the latencies that were seen."""
 
 
 def measure_overheads(
@@ -45,26 +48,55 @@ def _probes(profile: ServiceProfile) -> Iterator[Configuration]:
 
 
 def _overhead(profile: ServiceProfile, configuration: Configuration, load: Load) -> Overhead:
-    """The request's part from clients one at a time, then the slowness from many."""
+    """The request's part from a client alone, then the slowness under load.
+
+    A closed loop would not do for the latter: its requests march in step, and a frontend has less
+    to do for them than for arrivals that come one by one.
+    """
     nothing = Overhead(mode=configuration.mode, workers=configuration.workers, request=0.0)
-    load.closed(_asked(profile, 2), 1)
-    alone = _asked(profile, ALONE)
+    load.closed(_asked(profile, 1.0, 2), 1)
+    alone = _asked(profile, 1.0, ALONE)
     seen = require_all(load.closed(alone, 1))
     foreseen = simulate_clients(1, alone, configuration, profile, nothing)
     request = max(0.0, median(seen.latencies) - foreseen.median)
     found = nothing.model_copy(update={"request": request})
 
-    clients = 2 * configuration.batch_size * configuration.workers
+    rate = LOAD * _carried(profile, configuration)
+    asked = _asked(profile, rate, max(ALONE, round(rate * LOAD_S)))
+    seen = require_all(load.open(asked))
+    return _explained(profile, configuration, found, asked, fmean(seen.latencies))
+
+
+def _carried(profile: ServiceProfile, configuration: Configuration) -> float:
+    """Pictures a second with all workers at work on full batches."""
     parts = profile.layout(configuration.workers).parts(configuration.workers)[profile.shape]
-    each = parts.step.at(configuration.max_rows) * profile.rows / configuration.max_rows
-    rate = configuration.workers / (profile.steps * each)
-    # Whole batches, so that the last one is as full as the others.
-    count = clients * max(2, round(TOGETHER_S * rate / clients))
-    together = _asked(profile, count)
-    seen = require_all(load.closed(together, clients))
-    foreseen = simulate_clients(clients, together, configuration, profile, found)
-    return found.model_copy(update={"slowness": seen.seconds / foreseen.seconds})
+    rows = configuration.max_rows
+    denoising = profile.steps * parts.step.at(rows) * profile.rows / rows
+    return configuration.workers / (denoising + parts.start + parts.encode + parts.decode)
 
 
-def _asked(profile: ServiceProfile, count: int) -> list[Asked]:
-    return poisson(profile, 1.0, count, 0)
+def _explained(
+    profile: ServiceProfile,
+    configuration: Configuration,
+    found: Overhead,
+    asked: Sequence[Asked],
+    seen_s: float,
+) -> Overhead:
+    """With the slowness at which the simulated mean latency is the one that was seen."""
+    low, high = _SLOWNESS
+    while high / low > 1.005:
+        middle = (low * high) ** 0.5
+        tried = found.model_copy(update={"slowness": middle})
+        if fmean(simulate(asked, configuration, profile, tried).latencies) < seen_s:
+            low = middle
+        else:
+            high = middle
+    return found.model_copy(update={"slowness": (low * high) ** 0.5})
+
+
+def _asked(profile: ServiceProfile, rate: float, count: int) -> list[Asked]:
+    return poisson(profile, rate, count, _SEED)
+
+
+_SEED = 77
+"""Draws the probes' arrivals: neither those that choose nor those that check."""

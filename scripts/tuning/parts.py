@@ -34,6 +34,15 @@ _TIMEOUT_S = 3600.0
 _seeds = itertools.count(1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One step of the engine: its model, the rows of a denoiser call, its seconds."""
+
+    kind: str
+    rows: int
+    seconds: float
+
+
 @dataclass
 class _Times:
     """Seconds seen, by what they were spent on; steps by their rows."""
@@ -43,6 +52,12 @@ class _Times:
     decode: list[float] = field(default_factory=list)
     image: list[float] = field(default_factory=list)
     step: dict[int, list[float]] = field(default_factory=dict)
+
+    def of(self, step: _Step) -> list[float]:
+        """Where a step's seconds belong."""
+        if step.kind == "denoise":
+            return self.step.setdefault(step.rows, [])
+        return self.encode if step.kind == "encode" else self.decode
 
 
 def measure_parts(
@@ -68,8 +83,9 @@ def measure_parts(
         for count in counts if turn % 2 else reversed(counts):
             _draw(service, engine, shape, count, times, clock)
     return Parts(
-        start=median(times.start),
-        encode=median(times.encode),
+        # A tokenizer of few words may know every prompt as the same one: then none is encoded.
+        start=median(times.start or [0.0]),
+        encode=median(times.encode or [0.0]),
         decode=median(times.decode),
         image=median(times.image),
         step=StepCurve(
@@ -102,31 +118,33 @@ def _draw(
     """Draws so many pictures side by side, each of a prompt of its own."""
     requests = [request_of(service, shape) for _ in range(count)]
     tickets = [engine.submit(job_of(service, request)) for request in requests]
-    counts = engine.forward.counts
-    encoding: list[float] = []
-    while True:
-        before = replace(counts)
-        begun = clock()
-        if not engine.step():
-            break
-        seconds = clock() - begun
-        if counts.encoder_calls > before.encoder_calls:
-            encoding.append(seconds)
-        elif counts.decoder_calls > before.decoder_calls:
-            times.decode.append(seconds)
-        else:
-            rows = counts.denoiser_rows - before.denoiser_rows
-            times.step.setdefault(rows, []).append(seconds)
-    # The first of them admits everybody.
-    if len(encoding) > 1:
-        usual = median(encoding[1:])
-        times.encode.append(sum(encoding[1:]) / (len(encoding) - 1))
-        times.start.append(max(0.0, encoding[0] - usual) / count)
-    elif encoding and not times.encode:
-        times.encode.append(encoding[0])
-        times.start.append(0.0)
+    first = _timed_step(engine, clock)
+    while (one := _timed_step(engine, clock)) is not None:
+        times.of(one).append(one.seconds)
+    assert first is not None
+    usual = times.of(first)
+    if usual:
+        # It admits everybody, beside what it does itself.
+        times.start.append(max(0.0, first.seconds - median(usual)) / count)
+    else:
+        usual.append(first.seconds)
     for request, ticket in zip(requests, tickets, strict=True):
         times.image.append(_write(request, ticket.future.result(), clock))
+
+
+def _timed_step(engine: StepEngine, clock: Callable[[], float]) -> _Step | None:
+    """One step of the engine; None when it has nothing to do."""
+    counts = engine.forward.counts
+    before = replace(counts)
+    begun = clock()
+    if not engine.step():
+        return None
+    seconds = clock() - begun
+    if counts.encoder_calls > before.encoder_calls:
+        return _Step("encode", 0, seconds)
+    if counts.decoder_calls > before.decoder_calls:
+        return _Step("decode", 0, seconds)
+    return _Step("denoise", counts.denoiser_rows - before.denoiser_rows, seconds)
 
 
 def _write(request: GenerationRequest, drawn: Pictures, clock: Callable[[], float]) -> float:

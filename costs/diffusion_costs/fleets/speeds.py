@@ -16,8 +16,11 @@ from diffusion_costs.tuning.measured import ServiceProfile
 from diffusion_costs.tuning.search import headroom
 from diffusion_costs.tuning.simulation import Asked, poisson, simulate
 
-REQUESTS = 800
-"""Requests of a simulated draw: eight are beyond the 99th percentile."""
+REQUESTS = 600
+"""Requests of a simulated draw: six are beyond the 99th percentile."""
+
+_SIZES = 3
+"""Batch sizes that are tried: the cap's, and the next smaller ones, which are sooner done."""
 
 _QUEUE = 1000
 
@@ -32,14 +35,12 @@ def speed(
     """
     parts = profile.layout(1).parts(1)[profile.shape]
     alone = parts.alone(profile.steps, profile.rows)
-    found: list[tuple[float, str]] = []
-    base = 1 / alone
-    asked = poisson(profile, base, requests, 0)
-    for configuration in _ways(profile):
-        room = headroom(asked, configuration, profile, p99, within=0.05)
-        found.append((room * base, configuration.name))
-    rate, way = max(found)
-    single = min(_single(profile, configuration) for configuration in _ways(profile))
+    asked = poisson(profile, 1 / alone, requests, 0)
+    ways = list(_ways(profile))
+    rooms = [headroom(asked, one, profile, p99, within=0.05) for one in ways]
+    rate = max(rooms) / alone
+    way = ways[rooms.index(max(rooms))].name
+    single = min(_single(profile, one) for one in ways)
     if not rate:
         return Speed(0.0, single, estimate, f"takes {single:.3g} s for a request alone ({note})")
     return Speed(rate, single, estimate, f"{note}; {way}")
@@ -53,10 +54,10 @@ def _single(profile: ServiceProfile, configuration: Configuration) -> float:
 
 
 def _ways(profile: ServiceProfile) -> Iterator[Configuration]:
-    """Continuous and adaptive batches of each size up to the cap, over the measured layouts."""
+    """Continuous and adaptive batches of the largest sizes, over the measured layouts."""
     unit, cap = profile.rows, max(profile.cap, profile.rows)
     for layout in profile.layouts:
-        for size in [one for one in BATCH_SIZES if one * unit <= cap]:
+        for size in [one for one in BATCH_SIZES if one * unit <= cap][-_SIZES:]:
             for kind, delay in (("continuous", DELAYS_MS[0]), ("adaptive", AT_ONCE_MS)):
                 yield Configuration(
                     kind, layout.workers, layout.threads, size, delay, unit * size, _QUEUE

@@ -114,7 +114,7 @@ class Classic:
         self._delay = configuration.delay_ms / 1000
         self._request_s = overhead.request
         self._done = done
-        self.queue: deque[Call] = deque()
+        self._queue: deque[Call] = deque()
         self._idle = deque(range(configuration.workers))
         self._gathered: list[Call] = []
         self._turn = 0
@@ -122,21 +122,26 @@ class Classic:
         self._left = [0] * configuration.workers
         workers.drawn = self._drawn
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
     def arrive(self, call: Call) -> None:
         """A request comes."""
-        self.queue.append(call)
+        self._queue.append(call)
         self._gather()
 
     def _gather(self) -> None:
         """What the worker with the lock does whenever there may be something for it."""
-        while self._idle and self.queue:
+        while self._idle and self._queue:
             if not self._gathered:
-                self._gathered.append(self.queue.popleft())
+                self._gathered.append(self._queue.popleft())
                 self._clock.at(self._clock.now + self._delay, self._dispatch, self._turn)
             # Without a delay it looks once more and goes.
             most = self._size if self._delay else min(self._size, 2)
-            while self.queue and len(self._gathered) < most:
-                self._gathered.append(self.queue.popleft())
+            while self._queue and len(self._gathered) < most:
+                self._gathered.append(self._queue.popleft())
             if len(self._gathered) < most and self._delay:
                 return
             self._dispatch(self._turn)
@@ -189,9 +194,9 @@ class Continuous:
         workers.drawn = self._drawn
 
     @property
-    def queue(self) -> list[Call]:
-        """Who waits, in the longest queue: the bound is of each registration."""
-        return list(max(self._queues, key=lambda queue: len(queue)))
+    def waiting(self) -> int:
+        """Requests in the longest queue: the bound is of each registration."""
+        return max(map(len, self._queues))
 
     def arrive(self, call: Call) -> None:
         """A request comes."""

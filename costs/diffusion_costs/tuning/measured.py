@@ -82,7 +82,7 @@ class Layout(Document):
 
 
 class Overhead(Document):
-    """What TorchServe adds in a mode, found by closed loops of clients on a real one.
+    """What TorchServe adds in a mode, found on a real one.
 
     Attributes:
         request: seconds of a request that belong to no part: HTTP, sockets, JSON.

@@ -163,7 +163,7 @@ class _Simulation:
         )
 
     def _arrive(self, index: int, one: Asked) -> None:
-        if len(self._frontend.queue) >= self._configuration.queue_size:
+        if self._frontend.waiting >= self._configuration.queue_size:
             self._refused += 1
             return
         call = Call(index, self._clock.now, one.shape, one.steps, one.rows, one.encode)
