@@ -1,7 +1,7 @@
 """Try scaling policies on traffic and write the cheapest that is in time: behind make plan-scaling.
 
     python scripts/plan_scaling.py --trace traffic.csv --p99 30
-    python scripts/plan_scaling.py --traffic peak --machine h100 --curve profile.json
+    python scripts/plan_scaling.py --traffic peak --machine l4 --curve profile.json
 
 Without a trace it plays made-up days: steady, diurnal, spiky, and with an hour of nine times the
 mean. The same seed gives the same figures.

@@ -24,9 +24,9 @@ def page(
         "# What could be saved in a month",
         "",
         f"{found.now.month:,.2f} {currency} a month as it is; {found.together.month:,.2f} with all"
-        f" that saves: **{found.saved:,.2f} {currency} less, {share:.0%}**. What each would save alone"
-        f" adds up to {found.plain_sum:,.2f}: some take from each other what there is to save, and"
-        " some make others worth more.",
+        f" that saves: **{found.saved:,.2f} {currency} less, {share:.0%}**. What each would save"
+        f" alone adds up to {found.plain_sum:,.2f}: some take from each other what there is to"
+        " save, and some make others worth more.",
         "",
         *(f"- {line}" for line in premises),
         "",
