@@ -317,5 +317,13 @@ bench: python ## Measure on this machine and renew docs/benchmarks.md; ARGS="--h
 	@$(PYTHON) scripts/install.py dev bench
 	@PYTHONPATH=scripts $(RUN) -m benchmarks $(ARGS)
 
+lock: python ## Lock what images install, by version and hash, in config/locks
+	@$(PYTHON) scripts/install.py release
+	@$(RUN) scripts/lock.py
+
+release-check: python ## Check versions, locks, packages and licences, and try them; ARGS=--quick, OUT=
+	@$(PYTHON) scripts/install.py dev release
+	@$(RUN) scripts/release_check.py $(call option,--out,OUT) $(ARGS)
+
 clean: down stop triton-down ## Stop the servers, remove run/ and the tools' caches; archives and .venv stay
 	@rm -rf run build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
