@@ -33,7 +33,15 @@ def build(folder: Path, root: Path = ROOT) -> Built:
 
 def faults(built: Built, root: Path = ROOT) -> list[str]:
     """What is missing of the packages or too much in them; a sentence each."""
-    command = [sys.executable, "-m", "twine", "check", "--strict", built.wheel, built.sdist]
+    command = [
+        sys.executable,
+        "-m",
+        "twine",
+        "check",
+        "--strict",
+        str(built.wheel),
+        str(built.sdist),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [] if done.returncode == 0 else [f"twine: {done.stdout.strip()[-500:]}"]
     with zipfile.ZipFile(built.wheel) as wheel:
