@@ -30,6 +30,19 @@ from diffusion_costs.traffic import SHAPES, Popularity, Traffic
 from saving.cache_check import Checked, check
 from saving.caching_plot import plot
 from saving.inputs import Pace, tariff
+from saving.options import (
+    CurveFile,
+    Hours,
+    MachineName,
+    OutFolder,
+    PriceTable,
+    Rate,
+    Region,
+    Seed,
+    ShapeName,
+    Steps,
+    TraceFile,
+)
 from serving.cli import ROOT, console, program, run, step
 from serving.errors import Trouble
 
@@ -38,27 +51,27 @@ app = program("Caches of pictures, sized by a trace.")
 
 @app.command()
 def main(
-    trace: Annotated[Path | None, typer.Option(help="CSV of requests.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0.01, help="How long it stands for.")] = None,
+    trace: TraceFile = None,
+    hours: Hours = None,
     traffic: Annotated[str, typer.Option(help="Made-up days.")] = "diurnal",
-    rate: Annotated[float, typer.Option(min=1e-6, help="Their requests a second.")] = 0.2,
+    rate: Rate = 0.2,
     days: Annotated[int, typer.Option(min=1, help="How many.")] = 7,
     prompts: Annotated[int, typer.Option(min=1, help="Their different prompts.")] = 10_000,
     exponent: Annotated[float, typer.Option(min=0, help="Of their Zipf law.")] = 0.9,
     open_part: Annotated[float, typer.Option(min=0, max=1, help="Without a seed.")] = 0.5,
-    machine: Annotated[str, typer.Option(help="A machine of the price table.")] = "a10g",
-    region: Annotated[str, typer.Option(help="Where its prices have to hold.")] = "",
-    curve: Annotated[Path | None, typer.Option(help="Its measured profile of t(b).")] = None,
-    shape: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the curve.")] = "512x512",
-    steps: Annotated[int, typer.Option(min=1, help="Where a request names none.")] = 20,
+    machine: MachineName = "a10g",
+    region: Region = "",
+    curve: CurveFile = None,
+    shape: ShapeName = "512x512",
+    steps: Steps = 20,
     least: Annotated[float, typer.Option(min=0, help="Money a month worth the trouble.")] = 0.0,
     pictures: Annotated[Path | None, typer.Option(help="Folder to take file sizes from.")] = None,
-    prices: Annotated[Path, typer.Option(help="Price table.")] = ROOT / "config/prices.yaml",
+    prices: PriceTable = ROOT / "config/prices.yaml",
     settings: Annotated[Path, typer.Option(help="Assumptions.")] = ROOT / "config/caching.yaml",
-    seed: Annotated[int, typer.Option(help="Draws the traffic.")] = 0,
+    seed: Seed = 0,
     checked: Annotated[bool, typer.Option("--check", help="Replay on the real cache.")] = False,
     check_requests: Annotated[int, typer.Option(min=1, help="So many of them.")] = 2000,
-    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = ROOT / "run/plans",
+    out: OutFolder = ROOT / "run/plans",
 ) -> None:
     """Shows what each size finds and costs; writes it, a plot and the settings of the gateway."""
     table, assumed = Prices.read(prices), CachingSettings.read(settings)

@@ -30,6 +30,20 @@ from diffusion_costs.scaling.settings import ScalingSettings
 from diffusion_costs.traces import Trace, read_trace
 from diffusion_costs.traffic import SHAPES, Traffic
 from saving.inputs import Pace, cold_start, learning_s, tariff
+from saving.options import (
+    CurveFile,
+    Hours,
+    Latency,
+    MachineName,
+    OutFolder,
+    PriceTable,
+    Rate,
+    Region,
+    Seed,
+    ShapeName,
+    Steps,
+    TraceFile,
+)
 from saving.scaling_plot import plot
 from serving.cli import ROOT, console, program, run
 
@@ -49,30 +63,30 @@ _SHIFTS = {Sensitivity.LOW: -1, Sensitivity.MEDIUM: 0, Sensitivity.HIGH: 1}
 
 @app.command()
 def main(
-    trace: Annotated[Path | None, typer.Option(help="CSV of requests.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0.01, help="How long it stands for.")] = None,
+    trace: TraceFile = None,
+    hours: Hours = None,
     traffic: Annotated[list[str] | None, typer.Option(help="Made-up days.")] = None,
-    rate: Annotated[float, typer.Option(min=1e-6, help="Their requests a second.")] = 0.2,
-    p99: Annotated[float, typer.Option(min=0.001, help="Seconds that 99 of 100 keep.")] = 30.0,
+    rate: Rate = 0.2,
+    p99: Latency = 30.0,
     budget: Annotated[float | None, typer.Option(min=0, help="Money a month.")] = None,
-    machine: Annotated[str, typer.Option(help="A machine of the price table.")] = "a10g",
-    region: Annotated[str, typer.Option(help="Where its prices have to hold.")] = "",
-    curve: Annotated[Path | None, typer.Option(help="Its measured profile of t(b).")] = None,
-    shape: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the curve.")] = "512x512",
-    steps: Annotated[int, typer.Option(min=1, help="Where a request names none.")] = 20,
+    machine: MachineName = "a10g",
+    region: Region = "",
+    curve: CurveFile = None,
+    shape: ShapeName = "512x512",
+    steps: Steps = 20,
     sensitivity: Annotated[Sensitivity, typer.Option(help="To cost.")] = Sensitivity.MEDIUM,
     cold: Annotated[float | None, typer.Option("--cold-start", min=0, help="Seconds.")] = None,
     cold_file: Annotated[Path, typer.Option(help="Where it was measured.")] = ROOT
     / "benchmarks/results/start.json",
     cold_of: Annotated[str, typer.Option(help="A model of that file.")] = "sd15",
-    prices: Annotated[Path, typer.Option(help="Price table.")] = ROOT / "config/prices.yaml",
+    prices: PriceTable = ROOT / "config/prices.yaml",
     settings: Annotated[Path, typer.Option(help="Assumptions.")] = ROOT / "config/scaling.yaml",
-    seed: Annotated[int, typer.Option(help="Draws traffic and chance.")] = 0,
+    seed: Seed = 0,
     name: Annotated[str, typer.Option(help="Model, for the manifest.")] = "emoji",
     deployment: Annotated[str, typer.Option(help="What is scaled.")] = "torchserve",
     namespace: Annotated[str, typer.Option(help="Where it is.")] = "default",
     prometheus: Annotated[str, typer.Option(help="Inside the cluster.")] = "http://prometheus:9090",
-    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = ROOT / "run/plans",
+    out: OutFolder = ROOT / "run/plans",
 ) -> None:
     """Shows every policy's cost, and writes scaling.json, plots and the winner's manifests."""
     table, assumed = Prices.read(prices), ScalingSettings.read(settings)

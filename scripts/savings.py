@@ -33,6 +33,20 @@ from diffusion_costs.scaling.settings import ScalingSettings
 from diffusion_costs.traces import Trace, read_trace
 from diffusion_costs.traffic import SHAPES, Traffic
 from saving.inputs import Pace, cold_start, tariff
+from saving.options import (
+    CurveFile,
+    Hours,
+    Latency,
+    MachineName,
+    OutFolder,
+    PriceTable,
+    Rate,
+    Region,
+    Seed,
+    ShapeName,
+    Steps,
+    TraceFile,
+)
 from saving.savings_plot import plot
 from serving.cli import ROOT, console, program, run
 
@@ -44,16 +58,16 @@ app = program("Savings of a month, alone and together.")
 
 @app.command()
 def main(
-    trace: Annotated[Path | None, typer.Option(help="CSV of a month's requests.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0.01, help="How long it stands for.")] = None,
+    trace: TraceFile = None,
+    hours: Hours = None,
     traffic: Annotated[str, typer.Option(help="Made-up days, thirty of them.")] = "peak",
-    rate: Annotated[float, typer.Option(min=1e-6, help="Their requests a second.")] = 0.05,
-    p99: Annotated[float, typer.Option(min=0.001, help="Seconds that 99 of 100 keep.")] = 30.0,
-    machine: Annotated[str, typer.Option(help="What is rented today.")] = "a10g",
-    region: Annotated[str, typer.Option(help="Where its prices have to hold.")] = "",
-    curve: Annotated[Path | None, typer.Option(help="Its measured profile of t(b).")] = None,
-    shape: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the curve.")] = "512x512",
-    steps: Annotated[int, typer.Option(min=1, help="Where a request names none.")] = 20,
+    rate: Rate = 0.05,
+    p99: Latency = 30.0,
+    machine: MachineName = "a10g",
+    region: Region = "",
+    curve: CurveFile = None,
+    shape: ShapeName = "512x512",
+    steps: Steps = 20,
     plans: Annotated[Path, typer.Option(help="Folder of the planners.")] = ROOT / "run/plans",
     tuning: Annotated[Path, typer.Option(help="Of make tune.")] = ROOT / "run/tune/tuning.json",
     instances: Annotated[Path, typer.Option(help="Of make choose-instance.")] = ROOT
@@ -65,10 +79,10 @@ def main(
     waking: Annotated[str, typer.Option(help="Whose waking counts.")] = "mid",
     idle_after: Annotated[float, typer.Option(min=1, help="Seconds to sleep after.")] = 300.0,
     cold_of: Annotated[str, typer.Option(help="Whose cold start counts.")] = "sd15",
-    prices: Annotated[Path, typer.Option(help="Price table.")] = ROOT / "config/prices.yaml",
+    prices: PriceTable = ROOT / "config/prices.yaml",
     config: Annotated[Path, typer.Option(help="Folder of the settings.")] = ROOT / "config",
-    seed: Annotated[int, typer.Option(help="Draws the traffic.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the page.")] = ROOT / "run/plans",
+    seed: Seed = 0,
+    out: OutFolder = ROOT / "run/plans",
 ) -> None:
     """Shows what each measure saves; writes savings.md, savings.png and savings.json."""
     now = datetime.now(UTC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusion_costs.scaling.runs import Run
+from saving.figures import figure
 from saving.live import Seen
 
 _FORESEEN, _SEEN = "#0072b2", "#d55e00"
@@ -13,35 +14,23 @@ _FORESEEN, _SEEN = "#0072b2", "#d55e00"
 
 def plot(foreseen: Run, seen: Seen, path: Path, title: str) -> None:
     """Writes a PNG."""
-    # Here and not above: only this needs the `report` extra.
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (counts, late) = plt.subplots(2, 1, figsize=(8, 6))
-    figure.suptitle(title, fontsize=11)
-    runs = (("foreseen", foreseen.moments, _FORESEEN), ("seen", seen.moments, _SEEN))
-    for name, moments, colour in runs:
-        times = [one.time for one in moments]
-        counts.step(times, [one.ready for one in moments], color=colour, where="post", label=name)
-    counts.set_ylabel("replicas that draw")
-    counts.set_xlabel("seconds")
-    counts.legend(frameon=False, fontsize=8)
-    for name, latencies, colour in (
-        ("foreseen", foreseen.latencies, _FORESEEN),
-        ("seen", seen.latencies, _SEEN),
-    ):
-        ordered = sorted(latencies)
-        parts = [100 * (k + 1) / len(ordered) for k in range(len(ordered))]
-        late.plot(ordered, parts, color=colour, label=name)
-    late.set_xlabel("latency, s")
-    late.set_ylabel("requests answered by then, %")
-    late.set_ylim(0, 101)
-    for axes in (counts, late):
-        axes.grid(color="#e5e5e5")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    # No date and no version: the same figures give the same file.
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)
+    with figure(path, title, (8, 6), (1, 1)) as (counts, late):
+        runs = (("foreseen", foreseen.moments, _FORESEEN), ("seen", seen.moments, _SEEN))
+        for name, moments, colour in runs:
+            times = [one.time for one in moments]
+            counts.step(
+                times, [one.ready for one in moments], color=colour, where="post", label=name
+            )
+        counts.set_ylabel("replicas that draw")
+        counts.set_xlabel("seconds")
+        counts.legend(frameon=False, fontsize=8)
+        for name, latencies, colour in (
+            ("foreseen", foreseen.latencies, _FORESEEN),
+            ("seen", seen.latencies, _SEEN),
+        ):
+            ordered = sorted(latencies)
+            parts = [100 * (k + 1) / len(ordered) for k in range(len(ordered))]
+            late.plot(ordered, parts, color=colour, label=name)
+        late.set_xlabel("latency, s")
+        late.set_ylabel("requests answered by then, %")
+        late.set_ylim(0, 101)

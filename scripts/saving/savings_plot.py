@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusion_costs.savings.measures import Savings
+from saving.figures import figure
 
 _COST, _SAVED = "#0072b2", "#66c5aa"
 """Blue and a pale green, which colour-blind readers tell apart."""
@@ -12,40 +13,28 @@ _COST, _SAVED = "#0072b2", "#66c5aa"
 
 def plot(found: Savings, path: Path, currency: str) -> None:
     """Writes a PNG: columns from left to right, the largest measure first."""
-    # Here and not above: only this needs the `report` extra.
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(9, 4.5))
-    names = ["as it is", *(one.measure.name for one in found.found), "together"]
-    places = range(len(names))
-    ends = [found.now.month, *(one.after.month for one in found.found)]
-    whole = [found.now.month, *[0.0] * len(found.found), found.together.month]
-    axes.bar(places, whole, color=_COST)
-    steps = [one.added for one in found.found]
-    axes.bar(places[1:-1], steps, bottom=ends[1:], color=_SAVED)
-    for place, one in zip(places[1:-1], found.found, strict=True):
-        told = f"−{one.added:,.0f}\nalone −{one.alone:,.0f}"
-        axes.text(
-            place, one.after.month + one.added / 2, told, ha="center", va="center", fontsize=9
-        )
-    for place in (0, len(names) - 1):
-        axes.annotate(
-            f"{whole[place]:,.0f}",
-            (place, whole[place]),
-            textcoords="offset points",
-            xytext=(0, 3),
-            ha="center",
-            fontsize=9,
-        )
-    axes.set_xticks(places, names, fontsize=9)
-    axes.set_ylabel(f"{currency} a month")
-    axes.grid(axis="y", color="#e5e5e5")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    # No date and no version: the same figures give the same file.
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)
+    with figure(path, "", (9, 4.5)) as (axes,):
+        names = ["as it is", *(one.measure.name for one in found.found), "together"]
+        places = range(len(names))
+        ends = [found.now.month, *(one.after.month for one in found.found)]
+        whole = [found.now.month, *[0.0] * len(found.found), found.together.month]
+        axes.bar(places, whole, color=_COST)
+        steps = [one.added for one in found.found]
+        axes.bar(places[1:-1], steps, bottom=ends[1:], color=_SAVED)
+        for place, one in zip(places[1:-1], found.found, strict=True):
+            told = f"−{one.added:,.0f}\nalone −{one.alone:,.0f}"
+            axes.text(
+                place, one.after.month + one.added / 2, told, ha="center", va="center", fontsize=9
+            )
+        for place in (0, len(names) - 1):
+            axes.annotate(
+                f"{whole[place]:,.0f}",
+                (place, whole[place]),
+                textcoords="offset points",
+                xytext=(0, 3),
+                ha="center",
+                fontsize=9,
+            )
+        axes.set_xticks(places, names, fontsize=9)
+        axes.set_ylabel(f"{currency} a month")
+        axes.grid(visible=False, axis="x")

@@ -8,6 +8,7 @@ from typing import Any
 from diffusion_costs.scaling.planning import Candidate, ScalingPlan
 from diffusion_costs.scaling.runs import Moment
 from diffusion_costs.scaling.speed import Speed
+from saving.figures import figure
 
 _WINNER, _FIXED, _OTHER = "#0072b2", "#d55e00", "#bbbbbb"
 """Of Okabe and Ito's palette, which colour-blind readers tell apart."""
@@ -17,25 +18,9 @@ def plot(
     plan: ScalingPlan, speed: Speed, path: Path, title: str, currency: str, aim: float
 ) -> None:
     """Writes a PNG. `aim`: the part of requests that are to be in time."""
-    # Here and not above: only this needs the `report` extra.
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (money, counts, queue) = plt.subplots(
-        3, 1, figsize=(9, 11), gridspec_kw={"height_ratios": [1.6, 1, 0.6]}
-    )
-    figure.suptitle(title, fontsize=11)
-    _costs(money, plan, currency, aim)
-    _over_time(counts, queue, plan, speed)
-    for axes in (money, counts, queue):
-        axes.grid(color="#e5e5e5", axis="x" if axes is money else "both")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    # No date and no version: the same figures give the same file.
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)
+    with figure(path, title, (9, 11), (1.6, 1, 0.6)) as (money, counts, queue):
+        _costs(money, plan, currency, aim)
+        _over_time(counts, queue, plan, speed)
 
 
 def _costs(axes: Any, plan: ScalingPlan, currency: str, aim: float) -> None:
@@ -54,7 +39,7 @@ def _costs(axes: Any, plan: ScalingPlan, currency: str, aim: float) -> None:
     axes.bar_label(bars, labels, padding=4, fontsize=8)
     axes.set_yticks(range(len(shown)), names, fontsize=8)
     axes.margins(x=0.15, y=0.02)
-    axes.set_axisbelow(True)
+    axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"{currency} a month; ×: misses the objective")
 
 
