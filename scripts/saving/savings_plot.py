@@ -13,7 +13,7 @@ _COST, _SAVED = "#0072b2", "#66c5aa"
 
 def plot(found: Savings, path: Path, currency: str) -> None:
     """Writes a PNG: columns from left to right, the largest measure first."""
-    with figure(path, "", (9, 4.5)) as (axes,):
+    with figure(path, "A month's cost, measure by measure", (9, 4.5)) as (axes,):
         names = ["as it is", *(one.measure.name for one in found.found), "together"]
         places = range(len(names))
         ends = [found.now.month, *(one.after.month for one in found.found)]
