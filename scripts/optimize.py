@@ -78,7 +78,10 @@ def main(
     hourly = _price(price, prices)
     bench = _bench(model, name, config, out, Plan(asked, names, 0, rounds), limit)
     known = catalogue(
-        parse_model_config(bench.document), tiny_vae=tiny_vae, emoji=is_emoji(str(model))
+        parse_model_config(bench.document),
+        tiny_vae=tiny_vae,
+        emoji=is_emoji(str(model)),
+        unet=(model / "unet").is_dir(),
     )
     rows = _measure(bench, _chosen(known, variants), again=again)
     found = _found(bench, rows, known, wanted, speedup, hourly)

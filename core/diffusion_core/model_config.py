@@ -57,6 +57,8 @@ class Optimization(_Section):
         runtime: what runs the denoiser.
         guidance_interval: parts of the steps between which guidance is on; outside it the denoiser
             sees only the prompt's rows (Kynkäänniemi et al., 2024).
+        skipped_blocks: attention blocks by name, and the timesteps (the lower included, the upper
+            not) at which a row goes past them.
     """
 
     quantization: Literal["int8_weights", "int8_dynamic", "int4_weights", "int4_packed"] | None = (
@@ -67,9 +69,17 @@ class Optimization(_Section):
     compile: bool = False
     runtime: Literal["torch", "openvino"] = "torch"
     guidance_interval: tuple[Part, Part] | None = None
+    skipped_blocks: dict[str, tuple[float, float]] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Optimization:
+        for name, (low, high) in (self.skipped_blocks or {}).items():
+            if low >= high:
+                raise ValueError(
+                    f"skipped_blocks: {name}: the timesteps must begin below their end"
+                )
+        if self.skipped_blocks and (self.compile or self.runtime != "torch"):
+            raise ValueError("skipped_blocks goes with neither compile nor another runtime")
         interval = self.guidance_interval
         if interval is not None and interval[0] >= interval[1]:
             raise ValueError("guidance_interval must begin before it ends")
@@ -171,6 +181,11 @@ class ModelConfig(_Section):
         most = self.handler.engine.max_rows
         if fixed is not None and most is not None and fixed != most:
             raise ValueError("handler.engine: max_rows must equal fixed_batch where both are given")
+        if self.handler.optimization.skipped_blocks and fixed is not None:
+            raise ValueError(
+                "handler.optimization.skipped_blocks: goes with no fixed_batch: only the rows that "
+                "need a block run it, however many they are"
+            )
         if self.handler.optimization.quantization == "int8_dynamic" and fixed is None:
             raise ValueError(
                 "handler.optimization.quantization: int8_dynamic needs handler.engine.fixed_batch: "

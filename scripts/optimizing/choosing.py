@@ -99,7 +99,9 @@ def choose(rows: Sequence[Row], quality: Sequence[Floor], speedup: float | None)
     fast = [row for row in able if speedup is None or row.factor >= speedup]
     both = [row for row in near if row in fast]
     if both:
-        return max(both, key=_factor)
+        # What is as fast as the original up to the spread is no reason to serve other pictures.
+        surely = [row for row in both if row.name == ORIGINAL or row.verdict == "faster"]
+        return max(surely or both, key=_factor)
     asked = " and ".join(map(str, quality))
     if speedup is not None:
         asked += f" at {speedup:g} times the images a second"

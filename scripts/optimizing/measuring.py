@@ -23,7 +23,11 @@ from optimizing.plan import Plan
 from optimizing.process import Drawer, Drawn, VariantError
 from optimizing.quality import compare, farthest
 from optimizing.rows import Row
+from optimizing.skipping import skipped_blocks
 from optimizing.variants import ORIGINAL, Variant, merged
+
+CALIBRATION = 8
+"""Prompts of which it is measured what blocks add."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Bench:
         folder = prepare(self.model, variant.folder, self.work / "pipelines" / variant.name, tell)
         config = self.work / "configs" / f"{variant.name}.yaml"
         config.parent.mkdir(parents=True, exist_ok=True)
-        document = merged(self.document, {"handler": variant.handler})
+        document = merged(self.document, {"handler": self._handler(variant, tell)})
         parse_model_config(document, variant.name)
         config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         tell("building its archive")
@@ -72,6 +76,15 @@ class Bench:
             check=False,
         )
         return build(order, Watcher()).target
+
+    def _handler(self, variant: Variant, tell: Tell) -> Mapping[str, Any]:
+        if variant.skips is None:
+            return variant.handler
+        tell("measuring what its blocks add")
+        own = parse_model_config(dict(self.document)).handler.model_dump_json()
+        prompts = self.plan.prompts[:CALIBRATION]
+        found = skipped_blocks(self.model, own, prompts, variant.skips)
+        return merged(variant.handler, {"optimization": {"skipped_blocks": found}})
 
     def unpacked(self, variant: Variant, tell: Tell) -> Path:
         """The variant's archive as a folder, of links."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from archiving.report import size_text
 from optimizing.choosing import Floor, front
 from optimizing.rows import Row
 
@@ -44,18 +45,37 @@ class Found:
 
 def show(found: Found, console: Console) -> None:
     """Prints the table and the choice."""
-    table = Table(title=f"{found.model}: variants", title_justify="left")
     heads, lines = _table(found)
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="left" if number in (0, len(heads) - 1) else "right")
+    middle = heads.index("PSNR dB")
+    # Two tables: a terminal has no room for all columns beside each other.
+    columns = list(range(len(heads)))
+    for title, shown in (
+        (f"{found.model}: what variants take", columns[:middle]),
+        ("how far their pictures moved", [0, *columns[middle:]]),
+    ):
+        console.print(_part(found, title, heads, lines, shown))
+    console.print(
+        "disk, packed and memory in MB; ×: images/s over the original's, median and rounds"
+    )
+    console.print("● on the Pareto front of images/s and " + str(found.quality[0]).split()[0])
+    console.print(found.words)
+
+
+def _part(
+    found: Found, title: str, heads: list[str], lines: list[list[str]], shown: list[int]
+) -> Table:
+    """Some of the columns."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    last = len(heads) - 1
+    for number in shown:
+        side: Literal["left", "right"] = "left" if number in (0, last) else "right"
+        table.add_column(heads[number], justify=side, no_wrap=number != last)
     best = {row.name for row in found.front}
     for row, line in zip(found.rows, lines, strict=True):
         style = "bold green" if row.name == found.chosen else "red" if row.error else ""
         mark = "●" if row.name in best else " "
-        table.add_row(f"{mark} {line[0]}", *line[1:], style=style)
-    console.print(table)
-    console.print("● on the Pareto front of images/s and " + str(found.quality[0]).split()[0])
-    console.print(found.words)
+        table.add_row(f"{mark} {line[0]}", *(line[one] for one in shown[1:]), style=style)
+    return table
 
 
 def markdown(found: Found) -> str:
@@ -66,7 +86,11 @@ def markdown(found: Found) -> str:
     for row, line in zip(found.rows, lines, strict=True):
         name = f"**{line[0]}**" if row.name in best else line[0]
         text.append("| " + " | ".join([name, *line[1:]]) + " |")
-    text += ["", f"In bold: the Pareto front. {found.words}"]
+    text += [
+        "",
+        "Disk, compressed and memory in MB; × is images/s over the original's, median and rounds.",
+    ]
+    text += [f"In bold: the Pareto front. {found.words}"]
     return "\n".join(text) + "\n"
 
 
@@ -80,8 +104,8 @@ def write(found: Found, folder: Path) -> None:
 
 def _table(found: Found) -> tuple[list[str], list[list[str]]]:
     named = any(row.moved is not None and row.moved.top1 is not None for row in found.rows)
-    heads = ["variant", "on disk", "packed", "memory", "s a step", "images/s", "× original"]
-    heads += [f"{found.currency} per 1,000"] if found.price is not None else []
+    heads = ["variant", "disk", "packed", "memory", "s/step", "images/s", "×", "rounds"]
+    heads += [f"{found.currency}/1,000"] if found.price is not None else []
     heads += ["PSNR dB", "SSIM", "FLIP"] + (["top-1"] if named else []) + ["remarks"]
     return heads, [_line(row, found, named) for row in found.rows]
 
@@ -89,12 +113,11 @@ def _table(found: Found) -> tuple[list[str], list[list[str]]]:
 def _line(row: Row, found: Found, named: bool) -> list[str]:
     prices = 1 if found.price is not None else 0
     if row.error is not None:
-        cells = [_MINUS] * (6 + prices + 3 + named)
+        cells = [_MINUS] * (7 + prices + 3 + named)
         return [row.name, *cells, f"failed: {row.error}"]
-    from statistics import median
-
-    cells = [size_text(row.disk_bytes), size_text(row.packed_bytes), size_text(row.peak_bytes)]
-    cells += [f"{median(row.step_seconds):.4f}", f"{row.images_a_second:.2f}", _spread(row.speedup)]
+    cells = [f"{size / 1e6:.1f}" for size in (row.disk_bytes, row.packed_bytes, row.peak_bytes)]
+    cells += [f"{median(row.step_seconds):.4f}", f"{row.images_a_second:.2f}", f"{row.factor:.2f}"]
+    cells.append(f"{min(row.speedup):.2f}–{max(row.speedup):.2f}")
     if found.price is not None:
         cost = row.price(found.price)
         cells.append(_MINUS if cost is None else f"{cost:.4f}")
@@ -105,12 +128,6 @@ def _line(row: Row, found: Found, named: bool) -> list[str]:
     if named:
         cells.append(_MINUS if moved.top1 is None else f"{moved.top1:.1%}")
     return [row.name, *cells, _remarks(row)]
-
-
-def _spread(values: Sequence[float]) -> str:
-    from statistics import median
-
-    return f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
 
 
 def _remarks(row: Row) -> str:

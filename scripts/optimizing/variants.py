@@ -15,6 +15,7 @@ ORIGINAL = "original"
 _MASKS = (0.1, 0.3, 0.5, 0.7)
 _FEWER_STEPS = (0.6, 0.4, 0.3, 0.2)
 _INTERVALS = ((0.0, 0.5), (0.2, 0.8), (0.4, 1.0))
+_SKIPS = (0.1, 0.25)
 _MASK_NOTE = "a mask: smaller when compressed, not faster"
 
 
@@ -26,27 +27,32 @@ class Variant:
         handler: what its model config says beside the original's, in the `handler:` section.
         folder: what is done to the pipeline's folder first, see `folders.py`.
         note: what people should know of it, whatever was measured.
+        skips: the part of all attention blocks' steps that rows go past, those that add least to
+            what they are given, which is measured as the variant is built.
     """
 
     name: str
     handler: Mapping[str, Any] = field(default_factory=dict)
     folder: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    skips: float | None = None
 
     @property
     def recipe(self) -> str:
         """A digest of all that was asked for: another one is another measurement."""
-        return digest({"handler": dict(self.handler), "folder": dict(self.folder)})
+        asked = {"handler": dict(self.handler), "folder": dict(self.folder)}
+        return digest(asked | ({"skips": self.skips} if self.skips else {}))
 
 
 def catalogue(
-    config: ModelConfig, *, tiny_vae: Path | None = None, emoji: bool = False
+    config: ModelConfig, *, tiny_vae: Path | None = None, emoji: bool = False, unet: bool = True
 ) -> dict[str, Variant]:
     """Every variant of a pipeline that is served with `config`, by name, the original first.
 
     Args:
         tiny_vae: a folder with the weights of an AutoencoderTiny for the pipeline's latents.
         emoji: whether it is the demonstration pipeline, whose data is there to tune it again.
+        unet: whether its denoiser is a UNet and not a transformer.
     """
     every = [
         Variant(ORIGINAL),
@@ -55,7 +61,8 @@ def catalogue(
         *_pruned(emoji),
         *_steps(config.handler),
         *_intervals(),
-        *_caches(),
+        *(Variant(f"skip-{part * 100:.0f}", skips=part) for part in _SKIPS),
+        *_caches(unet),
     ]
     if tiny_vae is not None:
         every.append(Variant("tiny-vae", folder={"tiny_vae": str(tiny_vae)}))
@@ -150,12 +157,18 @@ def _intervals() -> Iterator[Variant]:
         )
 
 
-def _caches() -> Iterator[Variant]:
+def _caches(unet: bool) -> Iterator[Variant]:
     """Feature caching, where the model config has a word for it."""
     if "feature_cache" not in HandlerSettings.model_fields:
         return
-    for every in (2, 3):
-        yield Variant(f"cache-{every}", {"feature_cache": {"interval": every}})
+    if unet:
+        for interval in (2, 3, 5):
+            cache: dict[str, Any] = {"kind": "deep", "interval": interval}
+            yield Variant(f"cache-deep-{interval}", {"feature_cache": cache})
+    else:
+        for part in (0.05, 0.1):
+            cache = {"kind": "first_block", "threshold": part}
+            yield Variant(f"cache-first-block-{part * 100:.0f}", {"feature_cache": cache})
 
 
 def _together(handler: HandlerSettings) -> Iterator[Variant]:

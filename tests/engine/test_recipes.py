@@ -110,6 +110,34 @@ def test_a_compiled_denoiser_keeps_its_class_and_its_pictures() -> None:
         assert_same_image(mate, exact.solo(asked))
 
 
+SKIPPED = {"mid_block.attentions.0": (0.0, 400.0), "down_blocks.1.attentions.0": (300.0, 600.0)}
+
+
+def test_rows_go_past_blocks_by_their_own_timestep() -> None:
+    stage = optimized(tiny_stable_diffusion, skipped_blocks=SKIPPED)
+    alone, together = alone_and_together(stage)
+    for solo, mate, asked in zip(alone, together, REQUESTS, strict=True):
+        assert_same_image(mate, solo)
+        assert_same_image(mate, stage.solo(asked))
+    assert apart(alone[0], Rig(tiny_stable_diffusion).solo(REQUESTS[0])) > 0
+
+
+def test_only_the_rows_that_need_a_block_run_it() -> None:
+    stage = optimized(tiny_stable_diffusion, skipped_blocks=SKIPPED)
+    rows: list[int] = []
+    block = stage.unet.mid_block.attentions[0].transformer_blocks[0]
+    block.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[0]))
+    sample, states = torch.randn(3, 4, 16, 16), torch.randn(3, 16, 32)
+    stage.unet(sample, torch.tensor([10.0, 900.0, 400.0]), states)
+    stage.unet(sample, torch.tensor(10.0), states)
+    assert rows == [2]
+
+
+def test_a_block_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"down_blocks\.9"):
+        optimized(tiny_stable_diffusion, skipped_blocks={"down_blocks.9": (0.0, 1.0)})
+
+
 class Interval:
     """A pipeline guided in an interval of its steps, and how it runs."""
 

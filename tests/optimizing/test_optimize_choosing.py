@@ -92,6 +92,11 @@ def test_the_cheapest_above_the_floor_is_chosen() -> None:
     assert choose(ROWS, [Floor("ssim", 0.99)], None).name == "original"
 
 
+def test_a_gain_within_the_spread_is_none() -> None:
+    near = Row(**{**vars(ROWS[1]), "speedup": (0.9, 1.1, 1.2)})
+    assert choose([ROWS[0], near], [SSIM], None).name == "original"
+
+
 def test_what_cannot_be_had_says_what_could() -> None:
     with pytest.raises(OutOfReachError) as raised:
         choose(ROWS, [SSIM], 2.0)

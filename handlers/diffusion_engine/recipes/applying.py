@@ -15,6 +15,7 @@ from diffusion_engine.recipes.channels import load_pruned
 from diffusion_engine.recipes.guidance import require_guided_rows
 from diffusion_engine.recipes.masks import mask_smallest
 from diffusion_engine.recipes.quantization import quantize
+from diffusion_engine.recipes.skipping import skip_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ def _treat(
     if optimization.quantization is not None:
         layers = quantize(model, optimization.quantization)
         logger.info("%d linear layers are quantized: %s", layers, optimization.quantization)
+    if optimization.skipped_blocks:
+        skip_blocks(model, optimization.skipped_blocks)
     if optimization.runtime == "openvino":
         from diffusion_engine.recipes.openvino_runtime import run_on_openvino
 
