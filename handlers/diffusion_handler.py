@@ -19,6 +19,7 @@ from ts.torch_handler.base_handler import BaseHandler
 from diffusion_core.errors import MalformedBodyError, OverloadedError, ServingError
 from diffusion_core.identity import CONFIG_NAME
 from diffusion_core.model_config import read_model_config
+from diffusion_core.request_fields import FILE_FIELDS
 from diffusion_core.tracing import HEADER, VARIABLE, Traces, open_traces
 from diffusion_engine.answers import JSON, Answer
 from diffusion_engine.flights import Flights
@@ -185,7 +186,7 @@ def _constant(value: bool | None, _answer: Any) -> bool | None:
 def _form_value(name: str, value: Any) -> str | bytes:
     """A form field's text, or a file's bytes as they are."""
     if isinstance(value, (bytes, bytearray)):
-        if name in ("image", "mask_image", "checkpoint"):
+        if name in FILE_FIELDS:
             return bytes(value)
         try:
             return value.decode()

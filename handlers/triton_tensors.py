@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffusion_core.errors import InvalidFieldError, MalformedBodyError
+from diffusion_core.request_fields import FILE_FIELDS
 from diffusion_core.tracing import HEADER
 from diffusion_engine.answers import Answer
 from diffusion_engine.images import to_image
@@ -21,9 +22,6 @@ Tensors = dict[str, NDArray[Any]]
 
 # Parameters that Triton's clients set for Triton itself.
 _TRITONS_OWN = frozenset({"triton_enable_empty_final_response"})
-
-# Inputs that hold a file's bytes; all others of type string are text.
-_FILES = ("image", "mask_image", "checkpoint")
 
 _ENCODINGS = ("binary", "base64")
 
@@ -143,7 +141,7 @@ def _column(name: str, values: NDArray[Any], text: bool) -> list[str | bytes]:
         # numpy writes a float32 in as few digits as tell it apart: 3.3 stays the 3.3 of a JSON
         # request, where widening it would make it 3.2999999523.
         return [str(value).lower() for value in flat]
-    if name in _FILES and not text:
+    if name in FILE_FIELDS and not text:
         return [value if isinstance(value, bytes) else str(value).encode() for value in flat]
     return [_text(name, value) for value in flat]
 

@@ -13,6 +13,11 @@ class Capabilities(BaseModel):
     """The request fields a pipeline has a use for, and the values that it, not a config, bounds.
 
     Sizes are in pixels; `size_multiple` divides every width and height the pipeline can draw.
+
+    Attributes:
+        controlnets: names of the ControlNets that requests may be drawn with.
+        controlled_parameters: what the calls take that a ControlNet takes part in.
+        image_prompts: whether a request may bring a reference picture (IP-Adapter).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,6 +36,9 @@ class Capabilities(BaseModel):
     previews: bool = False
     checkpoints: bool = False
     adapters: tuple[str, ...] = ()
+    controlnets: tuple[str, ...] = ()
+    controlled_parameters: dict[Task, frozenset[str]] = {}
+    image_prompts: bool = False
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffusion_core.adapters import ADAPTERS_FOLDER
+from diffusion_core.conditioning import CONTROLNETS_FOLDER, IP_ADAPTER_FOLDER
 from diffusion_core.errors import ConfigError
 from diffusion_core.validation import first_error
 
@@ -67,12 +68,16 @@ class ArchiveRecord(BaseModel):
 def archive_identity(files: Mapping[str, FileRecord], recipe: Mapping[str, Any]) -> str:
     """SHA-256, hexadecimal, of the pipeline's files (path and hash) and the recipe.
 
-    Only files under the pipeline's and the adapters' folders count: a fix of the handler does not
-    rename the pictures.
+    Only files under the pipeline's folder and those of what is added to it count: a fix of the
+    handler does not rename the pictures.
     """
     document = {"pipeline": _hashes(files, PIPELINE_FOLDER), "recipe": dict(recipe)}
-    adapters = _hashes(files, ADAPTERS_FOLDER)
-    return digest({**document, "adapters": adapters} if adapters else document)
+    # Only what is there: an archive without any keeps the identity it always had.
+    for folder in (ADAPTERS_FOLDER, CONTROLNETS_FOLDER, IP_ADAPTER_FOLDER):
+        hashes = _hashes(files, folder)
+        if hashes:
+            document[folder] = hashes
+    return digest(document)
 
 
 def _hashes(files: Mapping[str, FileRecord], folder: str) -> dict[str, str]:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from diffusion_core.source_image import MAX_SOURCE_PIXELS
+
 OutputFormat = Literal["png", "jpeg", "webp"]
 
 MAX_SEED = 2**63 - 1
@@ -15,7 +17,13 @@ PositiveInt = Annotated[int, Field(gt=0)]
 
 
 class Limits(BaseModel):
-    """What a request may ask for. Sizes in pixels, prompts in characters, time in seconds."""
+    """What a request may ask for. Sizes in pixels, prompts in characters, time in seconds.
+
+    Attributes:
+        max_conditioning_scale: of a ControlNet and of an IP-Adapter.
+        max_image_pixels: of each picture that a request brings.
+        max_image_mb: of its file, in MiB.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -31,6 +39,9 @@ class Limits(BaseModel):
     max_timeout_s: float = Field(240.0, gt=0)
     max_adapters: PositiveInt = 4
     max_adapter_weight: float = Field(2.0, gt=0)
+    max_conditioning_scale: float = Field(2.0, gt=0)
+    max_image_pixels: int = Field(1 << 26, gt=0, le=MAX_SOURCE_PIXELS)
+    max_image_mb: PositiveInt = 32
 
     @model_validator(mode="after")
     def _ordered(self) -> Limits:

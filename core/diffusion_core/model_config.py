@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diffusion_core.adapters import AdapterSettings
+from diffusion_core.conditioning import ControlNetName, IPAdapterSettings
 from diffusion_core.errors import ConfigError
 from diffusion_core.limits import Defaults, Limits
 from diffusion_core.validation import first_error
@@ -93,6 +94,7 @@ class HandlerSettings(_Section):
 
     `scheduler` replaces the folder's own; `extra_schedulers` are classes that requests may name
     beside those that diffusers calls compatible with it (LCMScheduler, for distilled weights).
+    `controlnets` are folders by name; a request that names none is drawn with the first.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -109,6 +111,8 @@ class HandlerSettings(_Section):
     extra_schedulers: tuple[str, ...] = ()
     optimization: Optimization = Optimization()
     adapters: AdapterSettings = AdapterSettings()
+    controlnets: dict[ControlNetName, str] = {}
+    ip_adapter: IPAdapterSettings | None = None
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     warmup: Warmup = Warmup()
@@ -123,6 +127,20 @@ class HandlerSettings(_Section):
                 "adapters.files needs layers that are called one by one: neither "
                 "optimization.compile nor another runtime"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _steerable(self) -> HandlerSettings:
+        optimization = self.optimization
+        if (self.controlnets or self.ip_adapter) and optimization.runtime != "torch":
+            raise ValueError(
+                "controlnets and ip_adapter need optimization.runtime torch: another takes no more "
+                "arguments than the denoiser was exported with"
+            )
+        if self.ip_adapter is not None and optimization.compile:
+            raise ValueError("ip_adapter goes without optimization.compile: its scales vary by row")
+        if self.ip_adapter is not None and self.offload != "none":
+            raise ValueError("ip_adapter needs offload none: the UNet stays in place")
         return self
 
     def recipe(self) -> dict[str, Any]:
@@ -249,7 +267,7 @@ def _nearest(field: str) -> str:
     """A hint for a typo: the known key that looks most like the last part of `field`."""
     known = [info.alias or name for name, info in ModelConfig.model_fields.items()]
     sections = (HandlerSettings, EngineSettings, Optimization, AdapterSettings, Warmup, Limits)
-    for section in (*sections, Defaults):
+    for section in (*sections, IPAdapterSettings, Defaults):
         known += list(section.model_fields)
     close = get_close_matches(field.rsplit(".", 1)[-1], known, n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from diffusion_core.identity import digest
 from diffusion_core.request import GenerationRequest
+from diffusion_core.request_fields import IMAGE_FIELDS
 
 if TYPE_CHECKING:
     from diffusion_gateway.upstream.catalog import ServedModel
 
-IMAGES = ("image", "mask_image")
-"""Fields that hold a file."""
-
-_NOT_KEPT = frozenset({*IMAGES, "stream", "timeout_s", "checkpoint", "checkpoint_every"})
+_NOT_KEPT = frozenset({*IMAGE_FIELDS, "stream", "timeout_s", "checkpoint", "checkpoint_every"})
 
 _LONG = 2048
 """Texts and files above this many characters or bytes count by their hash in a body's digest."""
@@ -52,7 +49,7 @@ def steps_of(request: GenerationRequest) -> int:
 def kept_fields(model: ServedModel, request: GenerationRequest) -> dict[str, Any]:
     """The request in the words of the model's own schema, seed and defaults included."""
     known = model.schema.models[request.task].model_fields
-    values = {**asdict(replace(request, image=None, mask_image=None))}
+    values = vars(request)
     return {
         name: values[name]
         for name, field in known.items()

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 from diffusion_core.errors import InvalidFieldError, OverloadedError, ServingError
 from diffusion_core.request import GenerationRequest
+from diffusion_core.request_fields import IMAGE_FIELDS
 from diffusion_core.tracing import Traces
-from diffusion_gateway.asked import IMAGES, kept_fields, steps_of, text_size, validated
+from diffusion_gateway.asked import kept_fields, steps_of, text_size, validated
 from diffusion_gateway.errors import (
     BudgetSpentError,
     QueueFullError,
@@ -159,7 +160,9 @@ class Intake:
         if not seeded:
             request = replace(request, seed=secrets.randbits(_DRAWN_BITS))
         files = {
-            name: source.data for name in IMAGES if (source := getattr(request, name)) is not None
+            name: source.data
+            for name in IMAGE_FIELDS
+            if (source := getattr(request, name)) is not None
         }
         identifier, now = new_id(), time.time()
         steps = steps_of(request)

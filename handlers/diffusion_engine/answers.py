@@ -10,6 +10,7 @@ from typing import Any
 from diffusion_core.errors import NotAcceptableError, ServingError
 from diffusion_core.limits import OutputFormat
 from diffusion_core.request import GenerationRequest
+from diffusion_core.request_fields import FILE_FIELDS
 from diffusion_engine.arguments import seeds
 from diffusion_engine.call import Pictures
 from diffusion_engine.events import CONTENT_TYPES, Wire
@@ -100,8 +101,7 @@ def settings_of(request: GenerationRequest, scheduler: str, identity: str) -> di
     """All that is needed to draw the picture again; the prompts only where the request asks."""
     private = {"prompt", "prompt_2", "negative_prompt", "negative_prompt_2"}
     left_out = {"embed_prompt", "timeout_s", "num_images", "output_format", "quality"}
-    left_out |= {"image", "mask_image", "task", "stream", "preview_every"}
-    left_out |= {"checkpoint", "checkpoint_every"}
+    left_out |= {*FILE_FIELDS, "task", "stream", "preview_every", "checkpoint_every"}
     if not request.embed_prompt:
         left_out |= private
     settings = {

@@ -26,6 +26,9 @@ _SAME_NAME = (
     "true_cfg_scale",
     "guidance_rescale",
     "strength",
+    "controlnet_conditioning_scale",
+    "control_guidance_start",
+    "control_guidance_end",
     "clip_skip",
     "max_sequence_length",
 )
@@ -68,6 +71,7 @@ def job(
     if "width" in parameters:
         arguments |= {"width": request.width, "height": request.height}
     arguments |= _source_images(request)
+    arguments |= _steering_images(request)
     # Rounding to bytes is left to the threads that write image files.
     arguments["output_type"] = "pt"
     guided = request.guidance_scale is None or request.guidance_scale > 1
@@ -79,6 +83,9 @@ def job(
         steps=max(1, round(request.num_inference_steps * (request.strength or 1.0))),
         timeout_s=timeout_s,
         shape=Shape(request.width, request.height),
+        adapters=request.adapters,
+        controlnet=request.controlnet,
+        ip_adapter_scale=request.ip_adapter_scale,
     )
 
 
@@ -94,6 +101,21 @@ def _source_images(request: GenerationRequest) -> dict[str, Any]:
     if request.task == "image-to-image" and request.num_images > 1:
         # Stable Diffusion 3 encodes an image for each generator and would look for more than one.
         decoded["image"] = [decoded["image"]] * request.num_images
+    return decoded
+
+
+def _steering_images(request: GenerationRequest) -> dict[str, Any]:
+    """The request's control image, as large as the picture, and its reference picture as it is."""
+    decoded: dict[str, Any] = {}
+    if request.control_image is not None:
+        # Where there is no picture to draw over, ControlNet pipelines call the control image so.
+        name = "image" if request.image is None else "control_image"
+        size = (request.width, request.height)
+        decoded[name] = _decoded("control_image", request.control_image, "RGB", size)
+    reference = request.ip_adapter_image
+    if reference is not None:
+        size = (reference.width, reference.height)
+        decoded["ip_adapter_image"] = _decoded("ip_adapter_image", reference, "RGB", size)
     return decoded
 
 

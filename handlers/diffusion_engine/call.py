@@ -19,7 +19,7 @@ from diffusion_core.policy import Waiting
 from diffusion_core.profile import Shape
 from diffusion_engine.previews.forecast import foreseen, listen
 from diffusion_engine.snapshot import NotSavableError, Snapshot, put_back, take
-from diffusion_engine.stand_ins import ModelCall
+from diffusion_engine.stand_ins import JOINED, ModelCall
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,9 @@ class Job:
         shape: the picture's size, for the policy's times.
         on_step: called on the engine's thread after each step; it must be quick.
         resume: the state of the same call, some steps on, to go on from.
+        adapters: weights of the adapters that are added to the models, by name.
+        controlnet: the name of the ControlNet whose pipeline is called; None: the plain one.
+        ip_adapter_scale: how far the request's reference picture counts; None: it has none.
     """
 
     task: Task
@@ -69,6 +72,9 @@ class Job:
     shape: Shape | None = None
     on_step: OnStep | None = None
     resume: Snapshot | None = None
+    adapters: Mapping[str, float] | None = None
+    controlnet: str | None = None
+    ip_adapter_scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +209,8 @@ class PipelineCall:
             self._count_steps()
 
     def _is_behind(self, pending: ModelCall) -> bool:
-        """Whether this denoiser call was answered before the snapshot it goes on from."""
-        return pending.kind == "denoise" and self.ticket.steps_done < self._resume_at
+        """Whether this step's calls were answered before the snapshot it goes on from."""
+        return pending.kind in JOINED and self.ticket.steps_done < self._resume_at
 
     def _count_steps(self) -> None:
         """Denoiser calls left: what the scheduler has planned, less those answered.

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from diffusion_core.errors import InvalidFieldError
 from diffusion_core.identity import digest
 from diffusion_core.request import GenerationRequest
+from diffusion_core.request_fields import IMAGE_FIELDS
 from diffusion_engine.snapshot import Snapshot
 
 VERSION = 1
@@ -127,7 +128,7 @@ def request_digest(request: GenerationRequest, seed: int | None = None) -> str:
 
 def _plain(request: GenerationRequest) -> dict[str, Any]:
     plain = {name: getattr(request, name) for name in asdict(request)}
-    for name in ("image", "mask_image"):
+    for name in IMAGE_FIELDS:
         source = plain[name]
         plain[name] = None if source is None else hashlib.sha256(source.data).hexdigest()
     return plain

@@ -29,12 +29,14 @@ from diffusion_engine.faults import (
 )
 from diffusion_engine.forward import Forward, Outcome
 from diffusion_engine.served import ServedPipeline
+from diffusion_engine.stand_ins import JOINED, Kind
 
 logger = logging.getLogger(__name__)
 
 _PHASES = {
     "encode_prompt": "encode",
     "encode_image": "encode",
+    "control": "denoise",
     "denoise": "denoise",
     "decode": "decode",
 }
@@ -198,7 +200,8 @@ class StepEngine:
             due = self.policy.due_time(waiting_of(ticket), waiting)
             ticket.enter("encode", self._clock())
             try:
-                pipeline = self.served.for_request(ticket.job.task, ticket.job.scheduler)
+                job = ticket.job
+                pipeline = self.served.for_job(job)
             except Exception as error:
                 self._end(ticket, as_serving_error(error))
                 continue
@@ -220,8 +223,9 @@ class StepEngine:
     def _next(self) -> list[PipelineCall]:
         """Who is answered next: an encoder's caller, then turns of decoding and denoising.
 
-        Encoders come first because their callers can then share denoiser calls; decodings
-        alternate with denoising so that neither holds the other up for long.
+        Encoders come first, and ControlNets before denoisers, because their callers can then share
+        denoiser calls; decodings alternate with denoising so that neither holds the other up for
+        long.
         """
         by_kind: dict[str, list[PipelineCall]] = {}
         for call in self._calls.values():
@@ -236,7 +240,8 @@ class StepEngine:
         self._decoded_last = False
         if not denoising:
             return []
-        return self._pick(denoising)
+        controlled = [c for c in denoising if c.pending is not None and c.pending.kind == "control"]
+        return self._pick(controlled or denoising)
 
     def _pick(self, denoising: Sequence[PipelineCall]) -> list[PipelineCall]:
         picked = self.policy.pick([call.waiting for call in denoising], self._clock())
@@ -267,9 +272,9 @@ class StepEngine:
         del self._calls[call.ticket.number]
         self._end(call.ticket, result)
 
-    def _pause(self, call: PipelineCall, kind: str) -> None:
+    def _pause(self, call: PipelineCall, kind: Kind) -> None:
         call.ticket.enter(_PHASES[kind], self._clock())
-        if kind == "denoise":
+        if kind in JOINED:
             self.forward.place(call)
 
     def _fail(self, call: PipelineCall, error: BaseException) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from diffusion_core.policy import SchedulingPolicy
+from diffusion_engine.adapters import Blend, UnlikeRowsError
 from diffusion_engine.call import Pictures, PipelineCall, pictures
 from diffusion_engine.faults import DeviceFaultError, Ending, classify, forget_frames
 from diffusion_engine.rules import JoiningRule, join_outputs, split_output
 from diffusion_engine.served import ServedPipeline
-from diffusion_engine.stand_ins import ModelCall
+from diffusion_engine.stand_ins import JOINED, ModelCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Counts:
     denoiser_calls: int = 0
     denoiser_rows: int = 0
     padded_rows: int = 0
+    control_calls: int = 0
     encoder_calls: int = 0
     decoder_calls: int = 0
     splits: int = 0
@@ -87,7 +89,10 @@ class Forward:
         if rule is None:
             call.waiting.key = None
         else:
-            call.waiting.key = rule.key(pending, exact=self._fixed_batch)
+            key = rule.key(pending, exact=self._fixed_batch)
+            if key is not None and not self._served.adapters.shares(pending.component):
+                key = (key, pending.blend)
+            call.waiting.key = key
             call.waiting.rows = rule.rows(pending)
 
     def run(self, calls: Sequence[PipelineCall]) -> list[Outcome]:
@@ -121,6 +126,10 @@ class Forward:
         pending = [call.pending for call in calls if call.pending is not None]
         try:
             return [Outcome(output) for output in self._forward(pending, self._cap(calls[0]))]
+        except UnlikeRowsError as error:
+            forget_frames(error)
+            self._served.adapters.keep_apart(pending[0].component)
+            return [outcome for call in calls for outcome in self._attempt([call])]
         except Exception as error:
             fault = classify(error)
             if fault == "device":
@@ -141,34 +150,36 @@ class Forward:
 
     def _forward(self, pending: Sequence[ModelCall], cap: int) -> list[Any]:
         first = pending[0]
-        if first.kind != "denoise":
+        if first.kind not in JOINED:
             return [self._run_item(first)]
         rule = self._served.rules[first.component]
         if rule is None or (len(pending) == 1 and rule.key(first, exact=self._fixed_batch) is None):
-            return [self._run_denoiser(first.run, 1)]
+            return [self._run_denoiser(first.run, first.component, [first.blend])]
         rows = [rule.rows(call) for call in pending]
         if len(pending) == 1 and rows[0] <= cap and not self._fixed_batch:
-            return [self._run_denoiser(first.run, rows[0])]
+            return [self._run_denoiser(first.run, first.component, [first.blend] * rows[0])]
         return split_output(self._joined(rule, pending, sum(rows), cap), rows)
 
     def _joined(self, rule: JoiningRule, pending: Sequence[ModelCall], rows: int, most: int) -> Any:
         """The output of all rows, in forwards of at most `most` rows each."""
-        model = pending[0].model
+        model, component = pending[0].model, pending[0].component
         padded = -(-rows // most) * most if self._fixed_batch else rows
         self.counts.padded_rows += padded - rows
+        blends = [call.blend for call in pending for _ in range(rule.rows(call))]
+        blends += blends[-1:] * (padded - rows)
         arguments = rule.join(pending, padded)
         if padded <= most:
-            return self._run_denoiser(partial(model, **arguments), padded)
+            return self._run_denoiser(partial(model, **arguments), component, blends)
         outputs = []
         for start in range(0, padded, most):
-            part = rule.slice(arguments, start, min(start + most, padded))
-            size = min(most, padded - start)
-            outputs.append(self._run_denoiser(partial(model, **part), size))
+            stop = min(start + most, padded)
+            part = partial(model, **rule.slice(arguments, start, stop))
+            outputs.append(self._run_denoiser(part, component, blends[start:stop]))
         return join_outputs(outputs)
 
     def _by_rows(self, call: ModelCall, cap: int, failure: Exception) -> Outcome:
         """One request that does not fit: fewer of its rows at a time, down to one."""
-        rule = self._served.rules.get(call.component) if call.kind == "denoise" else None
+        rule = self._served.rules.get(call.component) if call.kind in JOINED else None
         if rule is None or rule.key(call) is None or self._fixed_batch:
             return Outcome(error=failure)
         rows = rule.rows(call)
@@ -186,11 +197,19 @@ class Forward:
             most //= 2
         return Outcome(error=failure)
 
-    def _run_denoiser(self, forward: Callable[[], Any], rows: int) -> Any:
-        output = forward()
+    def _run_denoiser(
+        self, forward: Callable[[], Any], component: str, blends: Sequence[Blend]
+    ) -> Any:
+        """One call of the denoiser; `blends` are of its rows, or one for all of them."""
+        exact = self._fixed_batch and len(blends) > 1
+        with self._served.adapters.adding(component, blends, exact=exact):
+            output = forward()
         self._synchronize()
+        if component in self._served.controlnets:
+            self.counts.control_calls += 1
+            return output
         self.counts.denoiser_calls += 1
-        self.counts.denoiser_rows += rows
+        self.counts.denoiser_rows += len(blends)
         return output
 
     def _run_item(self, call: ModelCall) -> Any:
@@ -199,7 +218,8 @@ class Forward:
         try:
             if call.dtype is not None:
                 call.model.to(dtype=call.dtype)
-            output = call.run()
+            with self._served.adapters.adding(call.component, [call.blend]):
+                output = call.run()
             self._synchronize()
         finally:
             # Some VAEs change their own dtype as they run; the next request finds it as it was.

@@ -7,7 +7,7 @@ from bisect import bisect
 from math import lcm
 from typing import Any
 
-from diffusion_core.capabilities import Capabilities
+from diffusion_core.capabilities import Capabilities, Task
 from diffusion_engine.served import ServedPipeline
 
 _LATENT_MULTIPLE = 8
@@ -45,7 +45,19 @@ def capabilities(
         # What latents a pipeline shows that nobody wrote a rule for is not known.
         previews=streaming and (served.shares_calls or "unet" in pipeline.components),
         max_sequence_length=_longest_sequence(pipeline, height, width),
+        adapters=served.adapters.names,
+        controlnets=tuple(served.controlnets.values()),
+        controlled_parameters=_controlled_parameters(served),
+        image_prompts=served.image_prompts is not None,
     )
+
+
+def _controlled_parameters(served: ServedPipeline) -> dict[Task, frozenset[str]]:
+    """What the calls take that a ControlNet takes part in, whichever it is."""
+    name = next(iter(served.controlnets.values()), None)
+    if name is None:
+        return {}
+    return {task: served.call_parameters(task, name) for task in served.pipelines}
 
 
 def _ignored(pipeline: Any) -> frozenset[str]:

@@ -115,7 +115,7 @@ def measure(
 
 def capture(served: ServedPipeline, job: Job) -> ModelCall:
     """The first denoiser call of the job's pipeline call, which is then given up."""
-    call = PipelineCall(Ticket(job, 0.0), served.for_request(job.task, job.scheduler), 0.0)
+    call = PipelineCall(Ticket(job, 0.0), served.for_job(job), 0.0)
     call.start()
     while call.pending is not None and call.pending.kind != "denoise":
         call.answer(call.pending.run())

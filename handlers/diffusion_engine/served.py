@@ -5,23 +5,36 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from diffusion_core.capabilities import Task
 from diffusion_core.errors import ConfigError
+from diffusion_core.limits import Limits
+from diffusion_engine.adapters import AdapterBank
+from diffusion_engine.conditioning import (
+    CONTROLNET,
+    NO_CONDITIONING,
+    Conditioning,
+    ControlNetStandIn,
+    no_residuals,
+)
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.recipes.guidance import IntervalStandIn
 from diffusion_engine.rules import JoiningRule, rule_for
 from diffusion_engine.schedulers import Schedulers
 from diffusion_engine.stand_ins import (
+    ImageEncoderStandIn,
     ModelCall,
     StandIn,
     TextEncoderStandIn,
     TokenizerStandIn,
     VaeStandIn,
 )
+
+if TYPE_CHECKING:
+    from diffusion_engine.call import Job
 
 _DENOISERS = ("unet", "transformer", "transformer_2", "prior", "decoder")
 _VAES = ("vae", "movq", "vqvae", "vqgan")
@@ -35,6 +48,12 @@ class ServedPipeline:
         prompt_cache: the memo that tokenizers and text encoders share.
         extra_schedulers: classes that requests may name beside the compatible ones.
         guidance_interval: parts of the steps between which guidance is on; None: always.
+        max_adapters: adapters that one request may have.
+        conditioning: ControlNets and image prompts beside the pipelines' own models.
+
+    Attributes:
+        adapters: the adapters that requests may name, none at first.
+        controlnets: the ControlNets that requests may name, by their component in model calls.
     """
 
     def __init__(
@@ -43,6 +62,9 @@ class ServedPipeline:
         prompt_cache: PromptCache,
         extra_schedulers: Sequence[str] = (),
         guidance_interval: tuple[float, float] | None = None,
+        *,
+        max_adapters: int = Limits().max_adapters,
+        conditioning: Conditioning = NO_CONDITIONING,
     ) -> None:
         self.guidance_interval = guidance_interval
         self.pipelines = dict(pipelines)
@@ -56,28 +78,43 @@ class ServedPipeline:
             for name, model in first.components.items()
             if name in _DENOISERS and isinstance(model, torch.nn.Module)
         }
-        self._templates = {
-            task: _Template(pipeline, self) for task, pipeline in self.pipelines.items()
+        self.adapters = AdapterBank(first.components, self.device, max_adapters)
+        self.image_prompts = conditioning.image_prompts
+        self._templates: dict[tuple[Task, str | None], _Template] = {
+            (task, None): _Template(pipeline, self) for task, pipeline in self.pipelines.items()
         }
+        self.controlnets: dict[str, str] = {}
+        for name, forms in conditioning.controlled.items():
+            self._add_controlnet(name, forms)
+
+    def _add_controlnet(self, name: str, forms: Mapping[Task, Any]) -> None:
+        component = f"{CONTROLNET}.{name}"
+        self.controlnets[component] = name
+        self.rules[component] = rule_for(next(iter(forms.values())).controlnet)
+        for task, pipeline in forms.items():
+            self._templates[task, name] = _Template(pipeline, self, component)
 
     @property
     def shares_calls(self) -> bool:
         """Whether requests can share this pipeline's denoiser calls."""
         return bool(self.rules) and all(rule is not None for rule in self.rules.values())
 
-    def call_parameters(self, task: Task) -> frozenset[str]:
+    def call_parameters(self, task: Task, controlnet: str | None = None) -> frozenset[str]:
         """Names of the parameters that the task's `__call__` takes."""
-        return self._templates[task].call_parameters
+        return self._templates[task, controlnet].call_parameters
 
-    def for_request(self, task: Task, scheduler: str | None) -> RequestPipeline:
-        """A copy of the task's pipeline with stand-ins and a scheduler of its own."""
-        return self._templates[task].copy(self.schedulers.for_request(scheduler))
+    def for_job(self, job: Job) -> RequestPipeline:
+        """A copy of the job's pipeline with stand-ins and a scheduler of its own."""
+        return self._templates[job.task, job.controlnet].copy(
+            self.schedulers.for_request(job.scheduler), job
+        )
 
     def forget_requests(self) -> None:
         """Lets go of what is kept from step to step; the prompt cache stays."""
         for rule in self.rules.values():
             if rule is not None:
                 rule.forget()
+        self.adapters.forget()
 
 
 class RequestPipeline:
@@ -101,6 +138,8 @@ class RequestPipeline:
 
     def zeros(self, call: ModelCall) -> Any:
         """An answer to a denoiser call that costs nothing: it will be overwritten."""
+        if call.kind == "control":
+            return no_residuals(call)
         rule = self._rules[call.component]
         assert rule is not None
         return rule.zeros(call)
@@ -125,27 +164,30 @@ class RequestPipeline:
 
 
 class _Template:
-    """Makes copies of one task's pipeline."""
+    """Makes copies of one task's pipeline. `controlnet` is the component of the one it calls."""
 
-    def __init__(self, pipeline: Any, served: ServedPipeline) -> None:
+    def __init__(
+        self, pipeline: Any, served: ServedPipeline, controlnet: str | None = None
+    ) -> None:
         self._pipeline = pipeline
         self._served = served
+        self._controlnet = controlnet
         self.call_parameters = frozenset(inspect.signature(type(pipeline).__call__).parameters)
         self._class = _request_class(type(pipeline), served.device)
 
-    def copy(self, scheduler: Any) -> RequestPipeline:
+    def copy(self, scheduler: Any, job: Job) -> RequestPipeline:
         pipeline = copy.copy(self._pipeline)
         pipeline.__class__ = self._class
         # Straight into __dict__: the pipeline's own __setattr__ would rewrite its shared config.
         state = vars(pipeline)
         state["scheduler"] = scheduler
         for name, component in self._pipeline.components.items():
-            stand_in = self._stand_in(name, component, pipeline)
+            stand_in = self._stand_in(name, component, pipeline, job)
             if stand_in is not None:
                 state[name] = stand_in
         return RequestPipeline(pipeline, self.call_parameters, self._served.rules)
 
-    def _stand_in(self, name: str, component: Any, pipeline: Any) -> Any:
+    def _stand_in(self, name: str, component: Any, pipeline: Any, job: Job) -> Any:
         if component is None:
             return None
         if name.startswith("tokenizer"):
@@ -154,9 +196,21 @@ class _Template:
             return None
         if name in _VAES:
             return VaeStandIn(name, component)
+        if name == CONTROLNET and self._controlnet is not None:
+            return ControlNetStandIn(self._controlnet, component)
+        if name == "image_encoder":
+            return ImageEncoderStandIn(name, component)
+        stand_in: StandIn | None = None
         if name.startswith("text_encoder"):
-            return TextEncoderStandIn(name, component, self._served.prompt_cache)
-        return self._denoiser(name, component, pipeline) if name in self._served.rules else None
+            stand_in = TextEncoderStandIn(name, component, self._served.prompt_cache)
+        elif name in self._served.rules:
+            stand_in = self._denoiser(name, component, pipeline)
+            if self._served.image_prompts is not None and name == "unet":
+                scale = job.ip_adapter_scale
+                stand_in.conditions = self._served.image_prompts.conditions(scale)
+        if stand_in is not None:
+            stand_in.blend = self._served.adapters.blend(name, job.adapters)
+        return stand_in
 
     def _denoiser(self, name: str, model: Any, pipeline: Any) -> StandIn:
         interval, rule = self._served.guidance_interval, self._served.rules[name]

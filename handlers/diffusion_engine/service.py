@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from diffusion_core.errors import InvalidFieldError, ServingError
-from diffusion_core.identity import PIPELINE_FOLDER, ArchiveRecord, runtime_identity
+from diffusion_core.identity import ArchiveRecord, runtime_identity
 from diffusion_core.model_config import HandlerSettings, ModelConfig
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_core.profile import BatchProfile, Shape
 from diffusion_core.request import GenerationRequest, RequestSchema
 from diffusion_engine.answers import check_wanted, negotiate, settings_of
+from diffusion_engine.archive import served_archive
 from diffusion_engine.arguments import job, with_seed
 from diffusion_engine.call import Job
 from diffusion_engine.checkpoint import CheckpointSealer
@@ -28,9 +29,6 @@ from diffusion_engine.loading import (
     choose_device,
     device_name,
     library_versions,
-    load_pipeline,
-    read_weights_ahead,
-    with_tasks,
 )
 from diffusion_engine.memory import keep_freed_memory, most_taken
 from diffusion_engine.pending import Pending, refuse
@@ -38,8 +36,6 @@ from diffusion_engine.previews.colours import LatentPreview
 from diffusion_engine.previews.fitting import obtain_preview
 from diffusion_engine.profile_store import ProfileStore, default_folder
 from diffusion_engine.profiling import Task, obtain
-from diffusion_engine.prompt_cache import PromptCache
-from diffusion_engine.served import ServedPipeline
 from diffusion_engine.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -74,15 +70,7 @@ class DiffusionService:
         self.config = config
         self.record = ArchiveRecord.read(folder)
         self.device = choose_device(settings.device, gpu_id)
-        read_weights_ahead(folder / PIPELINE_FOLDER)
-        pipeline = load_pipeline(folder / PIPELINE_FOLDER, settings, self.device)
-        cache = PromptCache(settings.engine.prompt_cache_mb << 20)
-        self.served = ServedPipeline(
-            with_tasks(pipeline),
-            cache,
-            settings.extra_schedulers,
-            settings.optimization.guidance_interval,
-        )
+        self.served = served_archive(folder, settings, self.device)
         self.libraries = library_versions(settings)
         self.identity = runtime_identity(
             self.record.identity, self.device.type, settings.dtype, self.libraries
@@ -113,7 +101,7 @@ class DiffusionService:
     @property
     def default_steps(self) -> int:
         """Denoising steps of a request that names none."""
-        return self.schema.parse_json({"prompt": "warm-up"}).num_inference_steps
+        return self.schema.example().num_inference_steps
 
     @property
     def call_seconds(self) -> float:
@@ -214,18 +202,14 @@ class DiffusionService:
 
     def _warm_up_requests(self) -> dict[Shape, GenerationRequest]:
         warmup = self.settings.warmup
-        defaults = self.schema.parse_json({"prompt": "warm-up"})
-        requests = {}
-        for width, height in warmup.sizes or ((defaults.width, defaults.height),):
-            fields = {
-                "prompt": "warm-up",
-                "num_inference_steps": max(warmup.steps, self.settings.limits.min_steps),
-                "width": width,
-                "height": height,
-                "seed": 0,
-            }
-            requests[Shape(width, height)] = self.schema.parse_json(fields)
-        return requests
+        defaults = self.schema.example()
+        steps = max(warmup.steps, self.settings.limits.min_steps)
+        return {
+            Shape(width, height): self.schema.example(
+                num_inference_steps=steps, width=width, height=height, seed=0
+            )
+            for width, height in warmup.sizes or ((defaults.width, defaults.height),)
+        }
 
     def _draw_once(self, request: GenerationRequest) -> None:
         made = self._job(request, float(self.config.startup_timeout))
@@ -260,6 +244,9 @@ class DiffusionService:
             "default_scheduler": self.capabilities.default_scheduler,
             "checkpoints": self.capabilities.checkpoints,
             "schedulers_without_checkpoints": list(self.served.schedulers.not_savable),
+            "adapters": self.served.adapters.describe(),
+            "controlnets": list(self.capabilities.controlnets),
+            "image_prompts": self.capabilities.image_prompts,
             "tokenizer_limit": self.capabilities.tokenizer_limit,
             "size_multiple": self.capabilities.size_multiple,
             "limits": self.settings.limits.model_dump(),
@@ -302,12 +289,12 @@ class DiffusionService:
     def _job(self, request: GenerationRequest, timeout_s: float) -> Job:
         on_cpu = self.settings.generator_device == "cpu"
         generator_device = torch.device("cpu") if on_cpu else self.device
-        parameters = self.served.call_parameters(request.task)
+        parameters = self.served.call_parameters(request.task, request.controlnet)
         return job(request, parameters, generator_device, timeout_s)
 
     def _defaults(self) -> dict[str, Any]:
         fields = self.schema.json_schema()["properties"]
-        return {name: field.get("default") for name, field in fields.items() if name != "prompt"}
+        return {name: field["default"] for name, field in fields.items() if "default" in field}
 
 
 def open_service(

@@ -6,21 +6,30 @@ request's greenlet: the `ModelCall` goes to the engine, which answers with the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from greenlet import getcurrent
 
+from diffusion_engine.adapters import NO_BLEND, Blend
 from diffusion_engine.prompt_cache import PromptCache
 
-Kind = Literal["denoise", "encode_prompt", "encode_image", "decode"]
+Kind = Literal["denoise", "control", "encode_prompt", "encode_image", "decode"]
+
+JOINED: tuple[Kind, ...] = ("denoise", "control")
+"""Kinds whose calls requests share, by the rules of their models."""
 
 
 @dataclass(slots=True)
 class ModelCall:
-    """A forward that a request waits for. `dtype` is what the VAE must run in, None elsewhere."""
+    """A forward that a request waits for.
+
+    Attributes:
+        dtype: what the VAE must run in, None elsewhere.
+        blend: the adapters that this model adds for the request.
+    """
 
     kind: Kind
     component: str
@@ -29,6 +38,7 @@ class ModelCall:
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     dtype: torch.dtype | None = None
+    blend: Blend = NO_BLEND
 
     def run(self) -> Any:
         """The real model's answer to these arguments."""
@@ -44,13 +54,20 @@ def pause(call: ModelCall) -> Any:
 
 
 class StandIn:
-    """Forwards every attribute to the model it stands for; calls pause."""
+    """Forwards every attribute to the model it stands for; calls pause.
+
+    Attributes:
+        blend: the adapters that the model adds for this request.
+        conditions: gives a call's keyword arguments what the request's script does not know of.
+    """
 
     kind: Kind = "denoise"
 
     def __init__(self, component: str, model: Any) -> None:
         self._component = component
         self._model = model
+        self.blend: Blend = NO_BLEND
+        self.conditions: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -68,7 +85,17 @@ class StandIn:
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall:
         """A forward of the model as this request has it."""
-        return ModelCall(self.kind, self._component, self._model, "__call__", args, kwargs)
+        if self.conditions is not None:
+            kwargs = self.conditions(kwargs)
+        call = ModelCall(self.kind, self._component, self._model, "__call__", args, kwargs)
+        call.blend = self.blend
+        return call
+
+
+class ImageEncoderStandIn(StandIn):
+    """What sees a reference picture (an IP-Adapter's CLIP vision model)."""
+
+    kind: Kind = "encode_image"
 
 
 class TextEncoderStandIn(StandIn):
@@ -81,7 +108,7 @@ class TextEncoderStandIn(StandIn):
         self._cache = cache
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        key = self._cache.key(self._component, args, kwargs)
+        key = (self.blend, self._cache.key(self._component, args, kwargs))
         output = self._cache.get(key)
         if output is None:
             output = super().__call__(*args, **kwargs)

@@ -72,7 +72,11 @@ def _source(name: str, path: Path) -> Path:
         raise ConfigError(f"{field}: {path}: is missing", field=field)
     if path.suffix in PICKLE_SUFFIXES:
         raise ConfigError(f"{field}: {path}: {PICKLE_RISK}", field=field)
-    for tensor in sorted(read_safetensors(path).tensors):
+    try:
+        tensors = read_safetensors(path).tensors
+    except ConfigError as error:
+        raise ConfigError(f"{field}: {error.message}", field=field) from None
+    for tensor in sorted(tensors):
         for pattern, reason in _OTHERS.items():
             if re.search(pattern, tensor):
                 raise ConfigError(f"{field}: {path}: {reason}", field=field)

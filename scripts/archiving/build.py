@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from archiving import adapters, origin, trial
+from archiving import adapters, conditioning, origin, trial
 from archiving.archiver import staged_bytes, write_with_archiver
 from archiving.contents import Contents, collect
 from archiving.hashes import HashCache
@@ -69,13 +69,14 @@ def _contents(
     order: Order, pipeline: Pipeline, config: ModelConfig, folder: Path, watcher: Watcher
 ) -> Contents:
     """The archive's contents; adapters are brought into its own form first, in `folder`."""
+    steering = conditioning.collect(config.handler, order.config, pipeline)
     settings = config.handler.adapters
     if settings.files:
         watcher.phase(f"reading adapters: {', '.join(settings.files)}")
     files = adapters.convert(config.handler, order.config, pipeline.folder, folder)
-    handler = config.handler.model_copy(update={"adapters": settings.packed()})
-    packed = config.model_copy(update={"handler": handler})
-    return collect(order.name, order.version, pipeline, packed, files)
+    added = {"adapters": settings.packed(), **conditioning.packed(config.handler)}
+    packed = config.model_copy(update={"handler": config.handler.model_copy(update=added)})
+    return collect(order.name, order.version, pipeline, packed, (*files, *steering))
 
 
 def _write(
@@ -104,7 +105,8 @@ def _try(
     if not order.check:
         return None
     watcher.phase("drawing a picture with it")
-    return trial.try_archive(built, order.format, contents.config, folder)
+    alone = contents.pipeline.inpaints_alone
+    return trial.try_archive(built, order.format, contents.config, folder, inpaints_alone=alone)
 
 
 def _size(built: Path) -> int:

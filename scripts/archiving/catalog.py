@@ -18,6 +18,8 @@ from pathlib import Path
 
 from diffusion_core.errors import ConfigError
 
+_SERVABLE = ("AUTO_TEXT2IMAGE_PIPELINES_MAPPING", "AUTO_INPAINT_PIPELINES_MAPPING")
+
 
 @dataclass(frozen=True)
 class PipelineClass:
@@ -30,15 +32,22 @@ class PipelineClass:
     takes_images: bool
 
 
-def text_to_image_class(name: str) -> PipelineClass:
-    """The text-to-image pipeline class `name`; `ConfigError` says why another cannot be served."""
-    if name not in _automatic("AUTO_TEXT2IMAGE_PIPELINES_MAPPING").values():
+def servable_class(name: str) -> PipelineClass:
+    """The text-to-image or inpainting pipeline class `name`; `ConfigError` says why not another.
+
+    An inpainting pipeline is what a checkpoint names whose denoiser sees masks.
+    """
+    if not any(name in _automatic(mapping).values() for mapping in _SERVABLE):
         raise ConfigError(
-            f"{name} is not a text-to-image pipeline that diffusers {version('diffusers')} knows"
+            f"{name} is not a text-to-image or inpainting pipeline that diffusers "
+            f"{version('diffusers')} knows"
         )
     known = _read_class(name)
     if "Control" in name or "control_image" in known.call_parameters:
-        raise ConfigError(f"{name} needs a control image with each request, which is not served")
+        raise ConfigError(
+            f"{name} needs a control image with each request, which is not served: give the plain "
+            "pipeline handler.controlnets instead"
+        )
     if "num_frames" in known.call_parameters:
         raise ConfigError(f"{name} draws videos, not images")
     return known
@@ -102,11 +111,12 @@ def _automatic(mapping: str) -> dict[str, str]:
     raise ConfigError(f"diffusers {version('diffusers')} has no {mapping}: it is not supported")
 
 
-def _has_image_sibling(name: str) -> bool:
-    """Whether the family of the class has an image-to-image pipeline too."""
+def _takes_images(name: str) -> bool:
+    """Whether the class, or another of its family, draws over a picture."""
     with_images = _automatic("AUTO_IMAGE2IMAGE_PIPELINES_MAPPING")
     families = _automatic("AUTO_TEXT2IMAGE_PIPELINES_MAPPING")
-    return any(kind == name and family in with_images for family, kind in families.items())
+    sibling = any(kind == name and family in with_images for family, kind in families.items())
+    return sibling or name in _automatic("AUTO_INPAINT_PIPELINES_MAPPING").values()
 
 
 def _names(node: ast.Assign, name: str) -> bool:
@@ -127,7 +137,7 @@ def _read_class(name: str) -> PipelineClass:
     parameters, required = _parameters(body, "__init__")
     call, _ = _parameters(body, "__call__")
     needed = required - _optional(body)
-    return PipelineClass(name, parameters, needed, call, _has_image_sibling(name))
+    return PipelineClass(name, parameters, needed, call, _takes_images(name))
 
 
 def _defines(file: Path, name: str) -> bool:

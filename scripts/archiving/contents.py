@@ -84,17 +84,17 @@ def collect(
     version: str,
     pipeline: Pipeline,
     config: ModelConfig,
-    adapters: Iterable[SourceFile] = (),
+    others: Iterable[SourceFile] = (),
 ) -> Contents:
     """The contents of an archive of `pipeline`, in the order of their paths.
 
-    `adapters` are files of the archive that the config names by their places in it.
+    `others` are files of the archive that the config names by their places in it.
     """
     entries = [
         Entry(MANIFEST, _manifest(name, version)),
         Entry(CONFIG_NAME, _config_text(config)),
         *(Entry(f"{PIPELINE_FOLDER}/{file.path}", file.source) for file in pipeline.files),
-        *(Entry(file.path, file.source) for file in adapters),
+        *(Entry(file.path, file.source) for file in others),
         # Outside the pipeline's folder: another word in a README draws no other picture.
         *(Entry(f"{NOTICES_FOLDER}/{file.path}", file.source) for file in pipeline.notices),
         *_code(),

@@ -119,7 +119,7 @@ def read_lora(pipeline: Any, source: Path) -> Adapter:
             }
         )
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"diffusers cannot read {source.name}: {_first_line(error)}") from None
+        raise ConfigError(f"diffusers cannot read {source.name}: {_reason(error)}") from None
     finally:
         del pipeline.lora_state_dict
         pipeline.unload_lora_weights()
@@ -168,8 +168,9 @@ def _plain(name: str) -> str:
     return name.replace("processor.", "").replace("text_model.", "")
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+def _reason(error: Exception) -> str:
+    """In one line, and not in the words of an exception, which would be all that is passed on."""
+    return " ".join(str(error).split())[:300].replace("Error(s)", "errors") or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Pipeline:
     @property
     def default_size(self) -> tuple[int, int] | None:
         """Width and height in pixels where a request names none; None where code decides."""
-        denoiser = self._config("unet") or self._config("transformer")
+        denoiser = self.config_of("unet") or self.config_of("transformer")
         side, scale = denoiser.get("sample_size"), self.scale_factor
         height, width = side if isinstance(side, list) and len(side) == 2 else (side, side)
         if scale is None or not isinstance(width, int) or not isinstance(height, int):
@@ -58,8 +58,15 @@ class Pipeline:
     @property
     def scale_factor(self) -> int | None:
         """Pixels a side of one latent; None where the VAE's config does not tell."""
-        blocks = self._config("vae").get("block_out_channels")
+        blocks = self.config_of("vae").get("block_out_channels")
         return int(2 ** (len(blocks) - 1)) if isinstance(blocks, list) and blocks else None
+
+    @property
+    def inpaints_alone(self) -> bool:
+        """Whether the denoiser's channels are latents, a mask, and the masked picture's latents."""
+        denoiser = self.config_of("unet") or self.config_of("transformer")
+        latents = self.config_of("vae").get("latent_channels", 4)
+        return bool(denoiser.get("in_channels") == 2 * latents + 1)
 
     @property
     def licence(self) -> str | None:
@@ -69,7 +76,8 @@ class Pipeline:
                 return _front_matter_licence(notice.source)
         return None
 
-    def _config(self, name: str) -> dict[str, Any]:
+    def config_of(self, name: str) -> dict[str, Any]:
+        """A component's config, empty where there is none."""
         return next((part.config for part in self.components if part.name == name), {})
 
 
@@ -87,7 +95,7 @@ def read_pipeline(
     name = index.get("_class_name")
     if not isinstance(name, str):
         raise ConfigError(f"{index_path}: has no _class_name")
-    kind = _of(index_path, catalog.text_to_image_class, name)
+    kind = _of(index_path, catalog.servable_class, name)
     named = _named_components(index_path, index, kind)
     components = tuple(
         read_component(folder, part, class_name, variant, allow_pickle)

@@ -43,8 +43,10 @@ def request_bytes(config: ModelConfig) -> int:
 
 
 def source_bytes(config: ModelConfig) -> int:
-    """An upper bound of an image and a mask of the largest size in a request, in base64."""
-    return 2 * int(config.handler.limits.max_size**2 * 3 * 1.01 * 4 / 3)
+    """An upper bound of all a request's pictures in base64, each as large as any that is drawn."""
+    handler = config.handler
+    pictures = 2 + bool(handler.controlnets) + (handler.ip_adapter is not None)
+    return pictures * int(handler.limits.max_size**2 * 3 * 1.01 * 4 / 3)
 
 
 def _short(settings: dict[str, str] | None, properties: Path, key: str, needed: int) -> str | None:

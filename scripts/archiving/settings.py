@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from archiving.pipeline import Pipeline
-from diffusion_core.capabilities import Capabilities
+from diffusion_core.capabilities import Capabilities, Task
 from diffusion_core.errors import ConfigError
 from diffusion_core.model_config import ModelConfig, parse_model_config, read_model_config
 from diffusion_core.request import RequestSchema
@@ -50,9 +50,10 @@ def check_defaults(config: ModelConfig, pipeline: Pipeline, source: str) -> None
     """
     limits = config.handler.limits
     size = pipeline.default_size
+    task: Task = "inpainting" if pipeline.inpaints_alone else "text-to-image"
     capabilities = Capabilities(
         pipeline_class=pipeline.kind.name,
-        call_parameters={"text-to-image": pipeline.kind.call_parameters},
+        call_parameters={task: pipeline.kind.call_parameters},
         default_width=size[0] if size else limits.min_size,
         default_height=size[1] if size else limits.min_size,
         size_multiple=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tarfile
 import time
@@ -15,6 +16,7 @@ from archiving.naming import ArchiveFormat
 from archiving.workspace import require_space
 from diffusion_core.errors import ServingError
 from diffusion_core.model_config import ModelConfig
+from diffusion_core.source_image import plain_image
 
 _WORKER = Path(__file__).with_name("trial_worker.py")
 
@@ -36,8 +38,18 @@ class Trial:
     seconds: float
 
 
-def try_archive(built: Path, form: ArchiveFormat, config: ModelConfig, scratch: Path) -> Trial:
-    """Unpacks into `scratch` unless it is a folder, loads it and asks for one picture."""
+def try_archive(
+    built: Path,
+    form: ArchiveFormat,
+    config: ModelConfig,
+    scratch: Path,
+    *,
+    inpaints_alone: bool = False,
+) -> Trial:
+    """Unpacks into `scratch` unless it is a folder, loads it and asks for one picture.
+
+    A model that does nothing but inpaint gets a picture to draw over.
+    """
     folder = built if form is ArchiveFormat.NO_ARCHIVE else _unpack(built, form, scratch / "trial")
     limits = config.handler.limits
     order = {
@@ -48,6 +60,7 @@ def try_archive(built: Path, form: ArchiveFormat, config: ModelConfig, scratch: 
             "prompt": "a red heart",
             "num_inference_steps": min(max(_FEW_STEPS, limits.min_steps), limits.max_steps),
             "seed": 0,
+            **(_drawn_over(limits.min_size) if inpaints_alone else {}),
         },
     }
     began = time.monotonic()
@@ -58,6 +71,12 @@ def try_archive(built: Path, form: ArchiveFormat, config: ModelConfig, scratch: 
     seconds = time.monotonic() - began
     answer = json.loads(printed.splitlines()[-1])
     return Trial(answer["content_type"], answer["bytes"], seconds)
+
+
+def _drawn_over(size: int) -> dict[str, str]:
+    """A white picture, all of it to be drawn anew."""
+    pictures = {"image": plain_image(size, size), "mask_image": plain_image(size, size, "L")}
+    return {name: base64.b64encode(one.data).decode() for name, one in pictures.items()}
 
 
 def _environment(folder: Path) -> dict[str, str]:

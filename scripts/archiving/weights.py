@@ -77,6 +77,12 @@ def read_safetensors(path: Path) -> Weights:
     return Weights(path.stat().st_size, names, elements)
 
 
+def shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of each tensor in a safetensors file."""
+    header, _ = _header(path)
+    return {name: one["shape"] for name, one in header.items() if name != "__metadata__"}
+
+
 def read_weights(path: Path, allow_pickle: bool) -> Weights:
     """What a weight file holds; a pickle is refused unless allowed, and never opened."""
     if path.suffix == ".safetensors":

@@ -135,7 +135,7 @@ def test_shard_outside_its_folder(build: Run, store: Path, pipeline: Path) -> No
     ("changes", "word"),
     [
         ({"_class_name": "NoSuchPipeline"}, "NoSuchPipeline"),
-        ({"_class_name": "StableDiffusionImg2ImgPipeline"}, "not a text-to-image pipeline"),
+        ({"_class_name": "StableDiffusionImg2ImgPipeline"}, "not a text-to-image or inpainting"),
         ({"_class_name": "StableDiffusionControlNetPipeline"}, "control image"),
         ({"_class_name": None}, "_class_name"),
         ({"unet": ["diffusers", "NoSuchModel"]}, "NoSuchModel"),

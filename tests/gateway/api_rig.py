@@ -49,6 +49,9 @@ def scripted_model(name: str = "emoji", **limits: Any) -> ServedModel:
         streaming=True,
         previews=True,
         checkpoints=True,
+        controlnets=("canny", "depth"),
+        controlled_parameters={"text-to-image": CALL, "image-to-image": CALL, "inpainting": CALL},
+        image_prompts=True,
     )
     bounds = Limits(**{"min_size": 16, "max_size": 256, "max_steps": 50, **limits})
     return ServedModel(

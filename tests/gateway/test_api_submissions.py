@@ -213,6 +213,22 @@ async def test_an_image_comes_as_base64_or_as_a_file(client, gateway):
     assert await gateway.results.get(job.inputs["image"]) == data
 
 
+async def test_control_images_and_reference_pictures_are_kept_for_the_job(client, gateway):
+    edges, style = picture(9), picture(3)
+    answer = await client.post(
+        "/generate",
+        data={"prompt": "x", "controlnet": "depth", "control_guidance_end": "0.5"},
+        files={"control_image": ("a.png", edges), "ip_adapter_image": ("b.png", style)},
+    )
+    assert answer.status_code == 202, answer.text
+    job = await gateway.store.get(answer.json()["job_id"])
+    assert job.task == "text-to-image"
+    assert await gateway.results.get(job.inputs["control_image"]) == edges
+    assert await gateway.results.get(job.inputs["ip_adapter_image"]) == style
+    assert (job.fields["controlnet"], job.fields["control_guidance_end"]) == ("depth", 0.5)
+    assert not {"control_image", "ip_adapter_image"} & job.fields.keys()
+
+
 async def test_forms_take_webhooks_as_json_and_refuse_what_is_odd(client):
     webhook = json.dumps({"url": "http://example.org/hook", "events": ["start"]})
     part = {"prompt": (None, "x"), "webhook": (None, webhook), "deadline": (None, "60")}

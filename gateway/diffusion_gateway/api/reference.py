@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from diffusion_core.capabilities import Capabilities, Task
 from diffusion_core.limits import Defaults, Limits
 from diffusion_core.request import GenerationRequest, RequestSchema
+from diffusion_core.request_fields import IMAGE_FIELDS
 from diffusion_gateway.api.problems import CONTENT_TYPE
 from diffusion_gateway.api.schemas import Problem, TicketRequest
 from diffusion_gateway.options import REFUSED, JobOptions
@@ -69,6 +70,13 @@ _FIELD_TEXTS = {
     "image": "The picture to start from: PNG, JPEG or WebP in base64, or a file of a form.",
     "mask_image": "White where the picture is to be drawn anew.",
     "strength": "How far the image is taken back to noise; 1: all the way.",
+    "control_image": "What a ControlNet follows: edges, depths, poses; a picture like `image`.",
+    "controlnet": "One of the model's own list; without it, the first.",
+    "controlnet_conditioning_scale": "How far the control image counts; 1 without it.",
+    "control_guidance_start": "From which part of the steps on it counts; 0 without it.",
+    "control_guidance_end": "Up to which part of the steps it counts; 1 without it.",
+    "ip_adapter_image": "A reference picture, whose subject and style are taken up.",
+    "ip_adapter_scale": "How far the reference picture counts; 1 without it.",
     "model": "By name; may be left out where one model is served.",
     "priority": "High before normal before low.",
     "deadline": "Seconds from now after which the pictures are of no use.",
@@ -164,7 +172,7 @@ def form_schema(schema: dict[str, Any]) -> dict[str, Any]:
     schema = copy.deepcopy(schema)
     schema["title"] = "GenerateForm"
     del schema["examples"]
-    for name in ("image", "mask_image"):
+    for name in IMAGE_FIELDS:
         about = schema["properties"][name]["description"]
         schema["properties"][name] = {"type": "string", "format": "binary", "description": about}
     about = schema["properties"]["webhook"]["description"] + " As JSON text."
@@ -186,6 +194,8 @@ def any_request_schema() -> dict[str, Any]:
         adapters=("any",),
         streaming=True,
         previews=True,
+        controlnets=("any",),
+        image_prompts=True,
     )
     schema = _with_options(
         RequestSchema(everything, Limits(), Defaults()).json_schema("inpainting")
@@ -194,9 +204,8 @@ def any_request_schema() -> dict[str, Any]:
     for name, field in schema["properties"].items():
         if name not in _UNIVERSAL and name not in JobOptions.model_fields:
             _loosen(field)
-    schema["properties"]["scheduler"] = {
-        "type": "string", "description": _FIELD_TEXTS["scheduler"]
-    }  # fmt: skip
+    for name in ("scheduler", "controlnet"):
+        schema["properties"][name] = {"type": "string", "description": _FIELD_TEXTS[name]}
     schema["properties"]["adapters"] = {
         "type": "object",
         "additionalProperties": {"type": "number"},

@@ -9,7 +9,9 @@ const MORE = ["negative_prompt", "scheduler", "priority"];
 const MEASURED = ["num_inference_steps", "guidance_scale"];
 // The page's own business, or the gateway's.
 const NOT_ASKED = new Set(["stream", "preview_every", "checkpoint_every", "checkpoint", "timeout_s",
-  "image", "mask_image", "strength", "adapters", "model", "deadline", "webhook", "cache"]);
+  "image", "mask_image", "strength", "adapters", "model", "deadline", "webhook", "cache",
+  "control_image", "controlnet", "controlnet_conditioning_scale", "control_guidance_start",
+  "control_guidance_end", "ip_adapter_image", "ip_adapter_scale"]);
 const MOST_CHOICES = 6;
 const PREVIEWS = 6;
 
@@ -26,7 +28,10 @@ export class Settings {
     this.model = model;
     this.controls.clear();
     this.start = null;
-    const properties = model.request_schema["text-to-image"].properties;
+    // A model that only inpaints has no other task; the page then says what it lacks, as any client.
+    const [own] = Object.values(model.request_schema);
+    const { properties } = model.request_schema["text-to-image"] ?? own;
+    this.properties = properties;
     const known = Object.keys(properties).filter((name) => !NOT_ASKED.has(name));
     const first = FIRST.filter((name) => known.includes(name));
     const more = MORE.filter((name) => known.includes(name));
@@ -155,7 +160,7 @@ export class Settings {
   /** The request as it is sent: with previews, where the model gives them. */
   request() {
     const values = { ...this.values(), model: this.model.name };
-    if ("preview_every" in this.model.request_schema["text-to-image"].properties) {
+    if ("preview_every" in this.properties) {
       values.preview_every = Math.max(1, Math.round((values.num_inference_steps || 20) / PREVIEWS));
     }
     return values;

@@ -68,7 +68,7 @@ def load_conditioning(
     """
     pipeline = next(iter(tasks.values()))
     controlled = {}
-    for name, place in sorted(controlnets.items()):
+    for name, place in controlnets.items():
         model = _controlnet(name, folder / place, pipeline)
         if channels_last:
             model.to(memory_format=torch.channels_last)

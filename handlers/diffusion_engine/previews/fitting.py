@@ -141,7 +141,7 @@ def _to_the_decoder(served: ServedPipeline, job: Job) -> tuple[torch.Tensor, Mod
     """
     shown: list[Step] = []
     listening = replace(job, on_step=shown.append)
-    pipeline = served.for_request(job.task, job.scheduler)
+    pipeline = served.for_job(job)
     call = PipelineCall(Ticket(listening, 0.0), pipeline, 0.0)
     call.start()
     while call.pending is not None and call.pending.kind != "decode":

@@ -264,7 +264,7 @@ def _with_zeros(values: Sequence[torch.Tensor | None], rows: Sequence[int]) -> l
     """Values of one shape but for their rows, and zeros in it in place of None."""
     given = [value for value in values if value is not None]
     # Those of a ControlNet that pools its picture are [rows, channels, 1, 1].
-    shape = torch.broadcast_shapes(*(value.shape[1:] for value in given))
+    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in given), strict=True)]
     return [
         given[0].new_zeros(()).expand(count, *shape)
         if value is None

@@ -53,6 +53,9 @@ class JoiningRule:
     ) -> None:
         parameters = inspect.signature(type(model).forward).parameters
         self._names = [name for name in parameters if name != "self"]
+        # To say None where that is the default is to say nothing: pipelines differ in it.
+        self._silent = {name for name, one in parameters.items() if one.default is None}
+        self._silent -= set(kinds or {})
         self._rows = rows
         self._zeros = zeros
         self._kinds: dict[Path, Kind] = {(timestep,): Timestep()}
@@ -118,8 +121,9 @@ class JoiningRule:
         self._joined.clear()
 
     def _arguments(self, call: ModelCall) -> dict[str, Any]:
-        left_out: dict[str, Any] = dict.fromkeys(self._residuals)
-        return {**left_out, **dict(zip(self._names, call.args, strict=False)), **call.kwargs}
+        said: dict[str, Any] = dict.fromkeys(self._residuals)
+        said |= {**dict(zip(self._names, call.args, strict=False)), **call.kwargs}
+        return {n: v for n, v in said.items() if v is not None or n not in self._silent}
 
     def _kind(self, path: Path, value: Any) -> Kind:
         kind = self._kinds.get(path)
