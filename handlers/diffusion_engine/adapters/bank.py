@@ -74,8 +74,8 @@ class AdapterBank:
         if not found:
             raise _unfit(name, "holds no weights")
         for component, layer, adapted, low in found:
-            layers = self._layers.setdefault(component, {})
-            layers.setdefault(layer, _Layer(adapted, {})).adapters[name] = low
+            places = self._layers.setdefault(component, {})
+            places.setdefault(layer, _Layer(adapted, {})).adapters[name] = low
         self._components[name] = frozenset(adapter.layers)
         self._ranks[name] = adapter.rank
         self._kept.clear()
@@ -152,8 +152,7 @@ class AdapterBank:
         self, layer: _Layer, component: str, rows: tuple[Blend, ...], exact: bool
     ) -> Stack | None:
         if len(set(rows)) > 1 or (exact and self.shares(component)):
-            rank = layer.largest_rank(self._most) if exact else None
-            return stack_by_row(layer.adapters, rows, rank)
+            return stack_by_row(layer.adapters, rows, self._most if exact else None)
         return stack_for_all(layer.adapters, rows[0])
 
     def _fitted(
@@ -180,11 +179,6 @@ class AdapterBank:
 class _Layer(NamedTuple):
     adapted: AdaptedLayer
     adapters: dict[str, LowRank]
-
-    def largest_rank(self, most: int) -> int:
-        """Of so many adapters together."""
-        ranks = sorted((low.rank for low in self.adapters.values()), reverse=True)
-        return sum(ranks[:most])
 
 
 class _Kept(NamedTuple):

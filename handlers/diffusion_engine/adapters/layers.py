@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from diffusion_engine.adapters.stacks import Stack
+from diffusion_engine.adapters.stacks import Product, Stack
 from diffusion_engine.adapters.weights import LowRank
+
+_Delta = Callable[[torch.Tensor, Product, int | None], torch.Tensor]
 
 
 class UnlikeRowsError(RuntimeError):
@@ -27,7 +29,7 @@ class AdaptedLayer:
 
     def __init__(self, module: torch.nn.Module) -> None:
         if isinstance(module, torch.nn.Linear):
-            self._delta: Callable[[torch.Tensor, Stack], torch.Tensor] = _linear
+            self._delta: _Delta = _linear
         elif isinstance(module, torch.nn.Conv2d) and module.groups == 1:
             self._delta = self._convolution
         else:
@@ -77,26 +79,33 @@ class AdaptedLayer:
         output: torch.Tensor = self._inner(x, *args, **kwargs)
         if stack.rows is not None and stack.rows != x.shape[0]:
             raise UnlikeRowsError(f"{x.shape[0]} rows in a layer of a call of {stack.rows}")
-        delta = self._delta(x.to(stack.down.dtype), stack)
-        return output.add_(delta.to(output.dtype))
+        for product in stack.products:
+            delta = self._delta(x.to(product.down.dtype), product, stack.rows)
+            if product.scale is not None:
+                delta = delta.mul_(_by_row(product.scale, delta))
+            output = output.add_(delta.to(output.dtype))
+        return output
 
-    def _convolution(self, x: torch.Tensor, stack: Stack) -> torch.Tensor:
+    def _convolution(self, x: torch.Tensor, product: Product, rows: int | None) -> torch.Tensor:
         module: Any = self.module
         how = (module.stride, module.padding, module.dilation)
-        if stack.rows is None:
-            narrow = functional.conv2d(x, stack.down, None, *how)
-            return functional.conv2d(narrow, stack.up)
+        if rows is None:
+            return functional.conv2d(functional.conv2d(x, product.down, None, *how), product.up)
         # A group of channels for each row, each with weights of its own.
         joined = x.reshape(1, -1, *x.shape[2:])
-        narrow = functional.conv2d(joined, stack.down.flatten(0, 1), None, *how, stack.rows)
+        narrow = functional.conv2d(joined, product.down.flatten(0, 1), None, *how, rows)
         size = narrow.shape[2:]
-        narrow = narrow.reshape(stack.rows, stack.up.shape[2], -1)
-        return torch.bmm(stack.up, narrow).unflatten(2, size)
+        narrow = narrow.reshape(rows, product.up.shape[2], -1)
+        return torch.bmm(product.up, narrow).unflatten(2, size)
 
 
-def _linear(x: torch.Tensor, stack: Stack) -> torch.Tensor:
-    if stack.rows is None:
-        return functional.linear(functional.linear(x, stack.down), stack.up)
-    rows = x.reshape(stack.rows, -1, x.shape[-1])
-    delta = torch.bmm(torch.bmm(rows, stack.down.mT), stack.up.mT)
+def _linear(x: torch.Tensor, product: Product, rows: int | None) -> torch.Tensor:
+    if rows is None:
+        return functional.linear(functional.linear(x, product.down), product.up)
+    flat = x.reshape(rows, -1, x.shape[-1])
+    delta = torch.bmm(torch.bmm(flat, product.down.mT), product.up.mT)
     return delta.reshape(*x.shape[:-1], delta.shape[-1])
+
+
+def _by_row(scale: torch.Tensor | float, delta: torch.Tensor) -> torch.Tensor | float:
+    return scale if isinstance(scale, float) else scale.view(-1, *[1] * (delta.ndim - 1))
