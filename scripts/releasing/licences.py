@@ -40,7 +40,7 @@ class Policy:
         unknown = document.keys() - {"allowed", "looked_at"}
         if unknown:
             raise Trouble(f"{path}: unknown key {', '.join(sorted(unknown))}")
-        allowed = frozenset(str(one).lower() for one in document["allowed"])
+        allowed = frozenset(_name(str(one)) for one in document["allowed"])
         return cls(allowed, dict(document.get("looked_at") or {}))
 
     def allows(self, package: str, licence: str) -> bool:
@@ -48,9 +48,13 @@ class Policy:
         licence = self.looked_at.get(package, licence)
         parts = [part for part in _PARTS.split(licence) if part.strip(" ()")]
         return bool(parts) and all(
-            any(choice.strip(" ()").lower() in self.allowed for choice in _CHOICES.split(part))
-            for part in parts
+            any(_name(choice) in self.allowed for choice in _CHOICES.split(part)) for part in parts
         )
+
+
+def _name(licence: str) -> str:
+    """Without the brackets of an expression, which names that end with one lose as well."""
+    return licence.strip(" ()").lower()
 
 
 def of_environment(python: Path) -> list[dict[str, str]]:

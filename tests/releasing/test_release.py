@@ -53,6 +53,7 @@ def test_the_newest_change_and_what_is_said_of_it(copy: Path) -> None:
         ("Apache-2.0 AND BSD-3-Clause", True),
         ("Apache-2.0 WITH LLVM-exception", True),
         ("GPL-3.0 OR MIT", True),
+        ("Mozilla Public License 2.0 (MPL 2.0)", True),
         ("(GPL-3.0 OR LGPL-3.0)", False),
         ("MIT AND GPL-3.0", False),
         ("Apache Software License; MIT License", True),
