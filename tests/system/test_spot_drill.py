@@ -21,7 +21,7 @@ pytestmark = [
 
 
 def test_pods_go_while_they_draw_and_no_promise_is_broken(tmp_path: Path) -> None:
-    command = [sys.executable, "scripts/spot_drill.py", "--minutes", "0.6", "--pods", "2"]
+    command = [sys.executable, "scripts/spot_drill.py", "--minutes", "0.5", "--pods", "2"]
     command += ["--reclaim-s", "8", "--load", "0.8", "--seed", "3", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

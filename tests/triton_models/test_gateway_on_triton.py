@@ -20,6 +20,10 @@ from diffusion_gateway.job import Job, Status
 from diffusion_gateway.settings import EndpointSettings
 from diffusion_gateway.upstream.idle import Idle
 from diffusion_gateway.upstream.model_server import FixedError
+from served import ROOT, build
+from serving.fleet import Fleet
+from serving.ports import free_base
+from serving.server import Server
 from triton_serving.server import RunningTriton
 from worker_rig import Rig, working
 
@@ -37,6 +41,21 @@ def _checkpoints() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def endpoint(_checkpoints: None, triton: RunningTriton) -> EndpointSettings:
     return EndpointSettings(kind="triton", inference=f"grpc://{triton.grpc}")
+
+
+@pytest.fixture
+def torchserve(_checkpoints: None, repository: Path, tmp_path: Path) -> Iterator[EndpointSettings]:
+    """A TorchServe with the same pipeline under the same name."""
+    store = tmp_path / "store" / "models"
+    store.mkdir(parents=True)
+    pipeline = repository.parent / "pipeline-elsewhere"
+    build(store, pipeline, "tiny", "no-archive", continuousBatching=True)
+    server = Server(tmp_path / "torchserve")
+    server.start(ROOT / "config" / "config.properties", store, port=free_base(28800))
+    Fleet(server).register("tiny", "tiny")
+    running = server.require()
+    yield EndpointSettings(inference=running.inference, management=running.management)
+    server.stop()
 
 
 @contextmanager
@@ -105,6 +124,24 @@ async def test_jobs_are_drawn_and_bad_ones_fail_alone(
             assert (job.result.device_seconds or 0) > 0
         assert failed.error is not None
         assert (failed.error["code"], failed.error["field"]) == ("invalid_field", "width")
+
+
+async def test_one_queue_for_a_model_on_both_servers(
+    endpoint: EndpointSettings,
+    torchserve: EndpointSettings,
+    triton: RunningTriton,
+    tmp_path: Path,
+) -> None:
+    async with working(tmp_path, torchserve, endpoint) as rig:
+        (model,) = rig.gateway.catalog.models()
+        assert [one.ready for one in model.registrations] == [True, True]
+        jobs = [await rig.submit(model="tiny", seed=seed, steps=40) for seed in range(12)]
+        done = await rig.ended(*jobs, within=90)
+        assert {(job.status, job.attempts) for job in done} == {(Status.COMPLETED, 1)}
+        drawn_by = {job.result.endpoint for job in done if job.result is not None}
+        assert drawn_by == {one.label for one in model.registrations}
+        for job in done[:4]:
+            await assert_right(rig, triton, job)
 
 
 async def test_steps_and_previews_are_told(endpoint: EndpointSettings, tmp_path: Path) -> None:

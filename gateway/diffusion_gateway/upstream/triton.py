@@ -59,6 +59,8 @@ class Triton:
         self._forms = Forms()
         self._flights: dict[str, set[Flight]] = {}
         self._loading: dict[str, asyncio.Task[UpstreamError | None]] = {}
+        self._gone: set[str] = set()
+        self._may_load = True
 
     async def close(self) -> None:
         """Ends all connections."""
@@ -86,6 +88,7 @@ class Triton:
             try:
                 identity = (await self.describe(name, form.version))["runtime_identity"]
                 ready = form.instances
+                self._gone.discard(form.name)
             except AnswerError as error:
                 self._not_well(form, error)
         return Registered(
@@ -106,7 +109,7 @@ class Triton:
             raise AnswerError(404, None, f"{name} {version} is not loaded any more", None)
         if form.decoupled:
             async with self.stream(name, {"describe": True}, _CALL_S) as events:
-                document = await anext(events)
+                (document,) = [event async for event in events]
         else:
             document = await self.predict(name, {"describe": True}, _CALL_S)
         if not is_description(document):
@@ -185,10 +188,13 @@ class Triton:
         if not error.worker_died:
             logger.warning("%s/%s does not answer: %s", self.inference, form.name, error)
             return
-        logger.warning("%s/%s: its worker is gone", self.inference, form.name)
         for flight in list(self._flights.get(form.name, ())):
             flight.give_up()
-        self._load(form)
+        if form.name not in self._gone:
+            self._gone.add(form.name)
+            logger.warning("%s/%s: its worker is gone", self.inference, form.name)
+        if self._may_load:
+            self._load(form)
 
     def _load(self, form: Form) -> asyncio.Task[UpstreamError | None]:
         if form.name not in self._loading:
@@ -202,6 +208,7 @@ class Triton:
                 await self._client.load_model(form.name, client_timeout=_LOAD_S)
         except UpstreamError as error:
             logger.warning("%s/%s was not loaded: %s", self.inference, form.name, error)
+            self._may_load = not isinstance(error, FixedError)
             return error
         finally:
             del self._loading[form.name]

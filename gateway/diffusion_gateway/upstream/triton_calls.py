@@ -15,6 +15,7 @@ from diffusion_gateway.upstream.model_server import ConnectionLostError, FixedEr
 from diffusion_gateway.upstream.triton_messages import error_of, event_of
 
 _LAST = ("completed", "described")
+_CLOSING_S = 5.0
 
 
 class Flight:
@@ -31,24 +32,33 @@ class Flight:
 
 
 async def events(flight: Flight, timeout_s: float) -> AsyncIterator[dict[str, Any]]:
-    """A stream's events up to its last; `timeout_s` is the longest silence between two."""
+    """A stream's events up to its end; `timeout_s` is the longest silence between two.
+
+    The stream is read to its very end, after the last event too: one that is left open keeps Triton
+    from unloading the model.
+    """
+    ended, failed = False, None
     with errors(flight):
         while True:
+            over = ended or failed is not None
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(_CLOSING_S if over else timeout_s):
                     result, error = await anext(flight.call)
-            except TimeoutError:
-                raise ConnectionLostError("the model server is silent", sent=True) from None
-            except StopAsyncIteration:
-                raise ConnectionLostError(
-                    "the model server ended a stream early", sent=True
-                ) from None
+            except (TimeoutError, StopAsyncIteration, AioRpcError) as end:
+                if failed is not None:
+                    raise failed from None
+                if ended:
+                    return
+                if isinstance(end, AioRpcError):
+                    raise
+                how = "is silent" if isinstance(end, TimeoutError) else "ended a stream early"
+                raise ConnectionLostError(f"the model server {how}", sent=True) from None
             if error is not None:
-                raise error_of(error.message())
-            event = event_of(result)
-            yield event
-            if event.get("type") in _LAST:
-                return
+                failed = error_of(error.message())
+            elif not over:
+                event = event_of(result)
+                ended = event.get("type") in _LAST
+                yield event
 
 
 @contextmanager
