@@ -41,7 +41,11 @@ class _Live:
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen: latencies, seconds of replicas that would be paid for, samples."""
+    """What was seen: latencies, seconds of replicas that would be paid for, samples.
+
+    Attributes:
+        draws, loads: seconds that each picture and each loading took.
+    """
 
     latencies: list[float]
     paid_s: float = 0.0
@@ -49,6 +53,8 @@ class Seen:
     busy_s: float = 0.0
     starts: int = 0
     moments: list[Moment] = field(default_factory=list)
+    draws: list[float] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
 
 
 class LiveFleet:
@@ -147,9 +153,11 @@ class LiveFleet:
 
     def _come(self, one: _Live) -> None:
         time.sleep(sum(self._settings.provision_s) / 2)
+        began = self._now()
         self._place.load(one.name)
         with self._lock:
             now = self._now()
+            self._seen.loads.append(now - began)
             self._seen.starting_s += now - one.since
             if one.state is State.COMING:
                 one.state = State.READY
@@ -171,6 +179,7 @@ class LiveFleet:
             now = self._now()
             self._seen.latencies[number] = now - self._load.times[number]
             one.busy_s += now - one.began
+            self._seen.draws.append(now - one.began)
             one.job = None
             self._left -= 1
             leaving = one.state is State.LEAVING
