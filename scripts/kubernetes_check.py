@@ -10,6 +10,7 @@ import typer
 from rich.progress import track
 from rich.table import Table
 
+from cluster import policies
 from cluster.chart import STARTS, lint, render
 from cluster.schemas import VERSIONS, faults
 from cluster.tools import FOLDER, install
@@ -34,16 +35,24 @@ def check(
     version: Annotated[
         list[str] | None, typer.Option(help="Versions of Kubernetes, such as 1.34.")
     ] = None,
+    checkov: Annotated[
+        bool, typer.Option("--checkov", help="Ask checkov too, which is installed first.")
+    ] = False,
 ) -> None:
     """Renders the chart with each start and holds its objects against schemas; 1 for faults."""
     starts: dict[str, Sequence[Path]] = {"yours": values} if values else dict(STARTS)
     versions = tuple(version or VERSIONS)
+    if checkov:
+        with step("installing checkov"):
+            policies.install()
     table = Table("values", "objects", "faults")
     found: list[str] = []
     for name, files in track(starts.items(), "checking", console=console, transient=True):
         objects = render(files)
         lint(files)
         wrong = list(faults(objects, versions))
+        if checkov and (said := policies.violations(objects)):
+            wrong.append(said)
         found += wrong
         table.add_row(name, str(len(objects)), str(len(wrong)))
     console.print(table, f"Kubernetes {', '.join(versions)}", sep="\n")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from chart_rig import needs_helm, of_kind, rendered, the
+from cluster import policies
 from cluster.chart import KUBERNETES, STARTS, lint
 from cluster.schemas import VERSIONS, faults
 from cluster.tools import tool
@@ -42,6 +43,24 @@ def test_a_start_has_no_faults_in_any_version(start: str) -> None:
 )
 def test_neither_do_the_other_ways(changes: tuple[tuple[str, object], ...]) -> None:
     assert list(faults(rendered("production", changes), ENDS[-1:])) == []
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("start", ["development", "spot"])
+def test_checkov_finds_nothing(start: str) -> None:
+    policies.install()
+    assert policies.violations(rendered(start)) == ""
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_checkov_finds_something() -> None:
+    policies.install()
+    harmed = copy.deepcopy(rendered("development"))
+    pod = the(harmed, "Deployment", "-cpu")["spec"]["template"]["spec"]
+    pod["containers"][0]["securityContext"]["privileged"] = True
+    assert "CKV_K8S_16" in policies.violations(harmed)
 
 
 def test_faults_are_seen() -> None:

@@ -123,6 +123,12 @@ containers:
       periodSeconds: 10
       timeoutSeconds: 5
       failureThreshold: 3
+    # Store and storage answer, and a model is there to draw.
+    readinessProbe:
+      httpGet: {path: /readyz, port: http}
+      periodSeconds: 10
+      timeoutSeconds: 6
+      failureThreshold: 3
     lifecycle:
       # Returns when the worker has handed everything on and is gone, this container with it.
       preStop:
