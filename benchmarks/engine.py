@@ -13,6 +13,7 @@ from benchmarks.client import Run
 from benchmarks.closing import Closing
 from benchmarks.models import Model
 from benchmarks.workload import Asked, asked
+from diffusion_core.feature_cache import Deep, FirstBlock
 from diffusion_core.model_config import HandlerSettings
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_core.profile import BatchProfile, Shape, StepCurve
@@ -35,13 +36,21 @@ _MAX_WAITING = 10_000
 class InProcess(Closing):
     """An engine over one model under a policy; requests end in PNG files."""
 
-    def __init__(self, model: Model, policy: SchedulingPolicy, threads: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        policy: SchedulingPolicy,
+        threads: int,
+        feature_cache: FirstBlock | Deep | None = None,
+    ) -> None:
         settings = HandlerSettings(device="cpu", dtype=model.dtype, threads=threads)
         keep_freed_memory()
         # As the service does it: the OpenMP threads of loading end with the thread that loaded.
         with ThreadPoolExecutor(1) as loading:
             pipeline = loading.submit(load_pipeline, model.folder, settings, _CPU).result()
-        self.served = ServedPipeline(with_tasks(pipeline), PromptCache(_CACHE_BYTES))
+        self.served = ServedPipeline(
+            with_tasks(pipeline), PromptCache(_CACHE_BYTES), feature_cache=feature_cache
+        )
         self.engine = StepEngine(self.served, policy, max_waiting=_MAX_WAITING).start()
         self._files = ThreadPoolExecutor(2)
 

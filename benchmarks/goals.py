@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.feature_caches import WITHOUT
 from benchmarks.figures import summary
 from benchmarks.latency import FIRST_COME, OURS
+from benchmarks.previews import shares
 from benchmarks.systems import CLASSIC, CONTINUOUS
 
 Results = dict[str, dict[str, Any]]
@@ -186,6 +188,41 @@ def _checkpoint(found: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def _feature_cache(found: dict[str, Any]) -> Iterator[Row]:
+    for one in found.values():
+        for name, cache in one["settings"].items():
+            if name == WITHOUT:
+                continue
+            shown = cache["recognised"]
+            told = "" if shown is None else f", {shown:.0%} of emoji recognised"
+            yield Row(
+                f"feature cache {name}, {one['steps']} steps: images/s ÷ without: {one['model']}",
+                "≥ 1, else it is of no use",
+                f"{spread(cache['of_without'], 2)}; {cache['skipped']:.0%} of rows left; PSNR "
+                f"{spread(cache['psnr_db'], 1)} dB{told}",
+                cache["of_without"]["median"] >= 1,
+            )
+
+
+def _previews(found: dict[str, Any]) -> Iterator[Row]:
+    for one in found.values():
+        yield Row(
+            f"CPU of a preview ÷ of a step of one request: {one['model']}",
+            "≤ 0.02",
+            f"{spread(one['of_a_step'])}; {one['preview_ms']['median']:.2f} and "
+            f"{one['step_ms']['median']:.1f} ms; fitted in {one['fit_seconds']:.1f} s, once",
+            one["of_a_step"]["median"] <= 0.02,
+        )
+        if "recognised" in one:
+            half = one["recognised"]["after 10 of 20 steps"]
+            yield Row(
+                f"previews whose nearest emoji is the one asked for: {one['model']}",
+                "≥ 90 % at half the steps",
+                shares(one["recognised"]),
+                half is not None and half >= 0.9,
+            )
+
+
 def _gateway(found: dict[str, Any]) -> Iterator[Row]:
     through = found["throughput"]
     yield Row(
@@ -257,6 +294,8 @@ _LINES = {
     "memory": _memory,
     "start": _start,
     "checkpoint": _checkpoint,
+    "feature_cache": _feature_cache,
+    "previews": _previews,
     "gateway": _gateway,
     "waking": _waking,
 }

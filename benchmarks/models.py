@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.pipelines import mid_size, stable_diffusion_15
+from benchmarks.pipelines import mid_flux, mid_size, stable_diffusion_15
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("emoji", "mid", "sd15")
+NAMES = ("emoji", "mid", "flux-mid", "sd15")
 
 WORK = ROOT / "run" / "bench"
 """Where pipelines, archives and servers of a run live; `make clean` removes it."""
@@ -40,6 +40,8 @@ def find(name: str) -> Model:
         return _emoji(pipelines)
     if name == "mid":
         return Model(name, mid_size(pipelines / "mid"), size=128)
+    if name == "flux-mid":
+        return Model(name, mid_flux(pipelines / name), size=128, guidance=3.5)
     if name == "sd15":
         folder = stable_diffusion_15(pipelines / "sd15-bfloat16", torch.bfloat16)
         return Model(name, folder, size=256, dtype="bfloat16")

@@ -39,6 +39,7 @@ class Capabilities(BaseModel):
     controlnets: tuple[str, ...] = ()
     controlled_parameters: dict[Task, frozenset[str]] = {}
     image_prompts: bool = False
+    feature_cache: bool = False
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from diffusion_core.adapters import AdapterSettings
 from diffusion_core.conditioning import ControlNetName, IPAdapterSettings
 from diffusion_core.errors import ConfigError
+from diffusion_core.feature_cache import Deep, FeatureCacheSettings, FirstBlock
 from diffusion_core.limits import Defaults, Limits
 from diffusion_core.validation import first_error
 
@@ -113,6 +114,7 @@ class HandlerSettings(_Section):
     adapters: AdapterSettings = AdapterSettings()
     controlnets: dict[ControlNetName, str] = {}
     ip_adapter: IPAdapterSettings | None = None
+    feature_cache: FeatureCacheSettings | None = None
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     warmup: Warmup = Warmup()
@@ -157,7 +159,33 @@ class HandlerSettings(_Section):
             "fixed_batch": self.engine.fixed_batch,
             # Only what is set: an archive without any keeps the identity it always had.
             **self.optimization.model_dump(mode="json", exclude_defaults=True),
+            **self._feature_cache(),
         }
+
+    @model_validator(mode="after")
+    def _cuttable(self) -> HandlerSettings:
+        optimization = self.optimization
+        if self.feature_cache and (optimization.compile or optimization.runtime != "torch"):
+            raise ValueError(
+                "feature_cache needs blocks that are called one by one: neither "
+                "optimization.compile nor another runtime"
+            )
+        if self.feature_cache and optimization.skipped_blocks:
+            raise ValueError(
+                "feature_cache and optimization.skipped_blocks both send rows past blocks: one of "
+                "them only"
+            )
+        if self.feature_cache and self.controlnets:
+            raise ValueError(
+                "feature_cache skips blocks that controlnets reach into: one of them only"
+            )
+        return self
+
+    def _feature_cache(self) -> dict[str, Any]:
+        if self.feature_cache is None:
+            return {}
+        # How much is held at once changes no picture.
+        return {"feature_cache": self.feature_cache.model_dump(exclude={"max_mb"})}
 
 
 class ModelConfig(_Section):
@@ -269,5 +297,6 @@ def _nearest(field: str) -> str:
     sections = (HandlerSettings, EngineSettings, Optimization, AdapterSettings, Warmup, Limits)
     for section in (*sections, IPAdapterSettings, Defaults):
         known += list(section.model_fields)
+    known += [*FirstBlock.model_fields, *Deep.model_fields]
     close = get_close_matches(field.rsplit(".", 1)[-1], known, n=1)
     return f"; did you mean {close[0]}?" if close else ""

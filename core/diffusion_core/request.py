@@ -30,7 +30,8 @@ class GenerationRequest:
     Sizes in pixels, `timeout_s` in seconds from the moment the worker has the request. `seed` is
     that of the first image; image i of `num_images` draws from seed + i. A field that the pipeline
     has no use for is None. `adapters` are weights by name, sorted, none of them 0. Without a
-    `control_image` or an `ip_adapter_image` what belongs to them is None.
+    `control_image` or an `ip_adapter_image` what belongs to them is None. `feature_cache` is
+    False for a picture without the model's feature cache.
     """
 
     prompt: str
@@ -58,6 +59,7 @@ class GenerationRequest:
     num_images: int = 1
     scheduler: str | None = None
     adapters: dict[str, float] | None = None
+    feature_cache: bool | None = None
     clip_skip: int | None = None
     max_sequence_length: int | None = None
     output_format: OutputFormat = "png"

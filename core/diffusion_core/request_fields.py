@@ -82,6 +82,8 @@ def request_model(
         del definitions["scheduler"]
     if not capabilities.adapters:
         del definitions["adapters"]
+    if not capabilities.feature_cache:
+        del definitions["feature_cache"]
     return create_model(
         "GenerationRequest",
         __config__=ConfigDict(
@@ -117,6 +119,7 @@ def _field_definitions(
         "num_images": (int, Field(1, ge=1, le=limits.max_images)),
         "scheduler": (Literal[capabilities.schedulers or ("none",)] | None, None),
         "adapters": (adapters_field(capabilities.adapters, limits) | None, None),
+        "feature_cache": (bool | None, None),
         "clip_skip": (int | None, Field(None, ge=1, le=capabilities.max_clip_skip or 1)),
         "max_sequence_length": (
             int | None,

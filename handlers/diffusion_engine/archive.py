@@ -34,6 +34,8 @@ def served_archive(folder: Path, settings: HandlerSettings, device: torch.device
         PromptCache(settings.engine.prompt_cache_mb << 20),
         settings.extra_schedulers,
         settings.optimization.guidance_interval,
+        settings.feature_cache,
+        exact=settings.engine.fixed_batch is not None,
         max_adapters=settings.limits.max_adapters,
         conditioning=conditioning,
     )

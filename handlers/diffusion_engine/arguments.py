@@ -86,6 +86,7 @@ def job(
         adapters=request.adapters,
         controlnet=request.controlnet,
         ip_adapter_scale=request.ip_adapter_scale,
+        feature_cache=request.feature_cache is not False,
     )
 
 

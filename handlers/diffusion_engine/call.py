@@ -33,6 +33,8 @@ class Step:
 
     `snapshot` takes the call's state; it raises `NotSavableError` where the scheduler's cannot be.
     `foreseen` tells the clean latents that the model foresees, or these where nothing tells them.
+    `resumable` is whether the next step needs nothing of this one beside the snapshot: a step that
+    reuses features cannot be the first after a resume.
     """
 
     done: int
@@ -41,6 +43,7 @@ class Step:
     snapshot: Callable[[], Snapshot]
     foreseen: Callable[[], torch.Tensor | None]
     device_seconds: float = 0.0
+    resumable: bool = True
 
 
 OnStep = Callable[[Step], None]
@@ -61,6 +64,7 @@ class Job:
         adapters: weights of the adapters that are added to the models, by name.
         controlnet: the name of the ControlNet whose pipeline is called; None: the plain one.
         ip_adapter_scale: how far the request's reference picture counts; None: it has none.
+        feature_cache: whether the request uses the model's feature cache, if there is one.
     """
 
     task: Task
@@ -75,6 +79,7 @@ class Job:
     adapters: Mapping[str, float] | None = None
     controlnet: str | None = None
     ip_adapter_scale: float | None = None
+    feature_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,8 @@ class PipelineCall:
         """Gives the pending call its output and runs the pipeline to its next pause."""
         if self.pending is not None and self.pending.kind == "denoise":
             self._denoiser_calls += 1
+            if self.pending.features is not None:
+                self.pending.features.answered()
         self._resume(self._greenlet.switch(output))
 
     def abort(self, error: BaseException) -> None:
@@ -206,6 +213,7 @@ class PipelineCall:
             return
         self.pending = outcome
         if outcome.kind == "denoise":
+            outcome.features = self.pipeline.features.get(outcome.component)
             self._count_steps()
 
     def _is_behind(self, pending: ModelCall) -> bool:
@@ -230,6 +238,8 @@ class PipelineCall:
         self, _pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]
     ) -> dict[str, Any]:
         self.ticket.steps_done = step + 1
+        for features in self.pipeline.features.values():
+            features.step_ended(step + 1)
         if step + 1 < self._resume_at:
             return {}
         if step + 1 == self._resume_at:
@@ -238,8 +248,11 @@ class PipelineCall:
         if self.ticket.job.on_step is not None:
             total = self.pipeline.num_timesteps or step + 1
             spent = self.ticket.device_seconds
+            resumable = all(features.whole for features in self.pipeline.features.values())
             self.ticket.job.on_step(
-                Step(step + 1, total, self.latents, self._snapshot, self._foreseen, spent)
+                Step(
+                    step + 1, total, self.latents, self._snapshot, self._foreseen, spent, resumable
+                )
             )
         return {}
 

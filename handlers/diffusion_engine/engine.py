@@ -111,8 +111,8 @@ class StepEngine:
         """Runs one model call and resumes who waited for it. False when there is nothing to do."""
         if not self._calls:
             self.forward.begin()
-        self._admit()
         self._expire()
+        self._admit()
         calls = self._next()
         if not calls:
             self._rest()
@@ -190,12 +190,12 @@ class StepEngine:
             )
 
     def _admit(self) -> None:
-        """Starts the calls that were submitted: each runs to its first model."""
-        while self._inbox:
+        """Starts the calls that were submitted: each runs to its first model.
+
+        While those in flight hold all the features that they may, the others wait.
+        """
+        while self._inbox and (not self._calls or self.served.has_room_for_features):
             ticket = self._inbox.popleft()
-            if ticket.cancelled or ticket.future.cancelled():
-                self._end(ticket, CancelledError("the request was cancelled"))
-                continue
             waiting = [call.waiting for call in self._calls.values()]
             due = self.policy.due_time(waiting_of(ticket), waiting)
             ticket.enter("encode", self._clock())
@@ -210,15 +210,17 @@ class StepEngine:
             self._advance(call, call.start)
 
     def _expire(self) -> None:
-        """Ends the calls that were cancelled or whose time ran out, at their pause."""
+        """Ends the calls that were cancelled or whose time ran out, at their pause or before."""
         now = self._clock()
+        for ticket in list(self._inbox):
+            error = _given_up(ticket, now)
+            if error is not None:
+                self._inbox.remove(ticket)
+                self._end(ticket, error)
         for call in list(self._calls.values()):
-            ticket = call.ticket
-            limit = ticket.job.timeout_s
-            if ticket.cancelled or ticket.future.cancelled():
-                self._fail(call, CancelledError("the request was cancelled"))
-            elif limit is not None and now - ticket.submitted > limit:
-                self._fail(call, DeadlineError(f"not done within {limit:g} s", field="timeout_s"))
+            error = _given_up(call.ticket, now)
+            if error is not None:
+                self._fail(call, error)
 
     def _next(self) -> list[PipelineCall]:
         """Who is answered next: an encoder's caller, then turns of decoding and denoising.
@@ -327,3 +329,13 @@ class StepEngine:
             self._end(call.ticket, error)
         while self._inbox:
             self._end(self._inbox.popleft(), error)
+
+
+def _given_up(ticket: Ticket, now: float) -> ServingError | None:
+    """Why a request ends before its picture is drawn; None if it does not."""
+    limit = ticket.job.timeout_s
+    if ticket.cancelled or ticket.future.cancelled():
+        return CancelledError("the request was cancelled")
+    if limit is not None and now - ticket.submitted > limit:
+        return DeadlineError(f"not done within {limit:g} s", field="timeout_s")
+    return None

@@ -14,6 +14,7 @@ from diffusion_core.policy import SchedulingPolicy
 from diffusion_engine.adapters import Blend, UnlikeRowsError
 from diffusion_engine.call import Pictures, PipelineCall, pictures
 from diffusion_engine.faults import DeviceFaultError, Ending, classify, forget_frames
+from diffusion_engine.feature_cache.features import PADDING, Row
 from diffusion_engine.rules import JoiningRule, join_outputs, split_output
 from diffusion_engine.served import ServedPipeline
 from diffusion_engine.stand_ins import JOINED, ModelCall
@@ -157,7 +158,9 @@ class Forward:
             return [self._run_denoiser(first.run, first.component, [first.blend])]
         rows = [rule.rows(call) for call in pending]
         if len(pending) == 1 and rows[0] <= cap and not self._fixed_batch:
-            return [self._run_denoiser(first.run, first.component, [first.blend] * rows[0])]
+            features = self._features(rule, pending, rows[0])
+            whole = self._reusing(first, features, first.run)
+            return [self._run_denoiser(whole, first.component, [first.blend] * rows[0])]
         return split_output(self._joined(rule, pending, sum(rows), cap), rows)
 
     def _joined(self, rule: JoiningRule, pending: Sequence[ModelCall], rows: int, most: int) -> Any:
@@ -167,15 +170,46 @@ class Forward:
         self.counts.padded_rows += padded - rows
         blends = [call.blend for call in pending for _ in range(rule.rows(call))]
         blends += blends[-1:] * (padded - rows)
+        features = self._features(rule, pending, padded)
         arguments = rule.join(pending, padded)
         if padded <= most:
-            return self._run_denoiser(partial(model, **arguments), component, blends)
+            whole = self._reusing(pending[0], features, partial(model, **arguments))
+            return self._run_denoiser(whole, component, blends)
         outputs = []
         for start in range(0, padded, most):
             stop = min(start + most, padded)
             part = partial(model, **rule.slice(arguments, start, stop))
+            part = self._reusing(pending[0], features[start:stop], part)
             outputs.append(self._run_denoiser(part, component, blends[start:stop]))
         return join_outputs(outputs)
+
+    def _features(
+        self, rule: JoiningRule, pending: Sequence[ModelCall], padded: int
+    ) -> list[Row | None]:
+        """What each row of the joined calls keeps from step to step."""
+        cache = self._served.feature_caches.get(pending[0].component)
+        if cache is None:
+            return [None] * padded
+        rows = [
+            row
+            for call in pending
+            for row in cache.rows_of(call.features, rule.rows(call), call.kwargs)
+        ]
+        return rows + [PADDING] * (padded - len(rows))
+
+    def _reusing(
+        self, call: ModelCall, features: Sequence[Row | None], forward: Callable[[], Any]
+    ) -> Callable[[], Any]:
+        """The same forward, in which rows may reuse the features of an earlier step."""
+        cache = self._served.feature_caches.get(call.component)
+        if cache is None:
+            return forward
+
+        def reuse() -> Any:
+            with cache.reusing(features):
+                return forward()
+
+        return reuse
 
     def _by_rows(self, call: ModelCall, cap: int, failure: Exception) -> Outcome:
         """One request that does not fit: fewer of its rows at a time, down to one."""

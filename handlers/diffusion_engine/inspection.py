@@ -42,6 +42,7 @@ def capabilities(
         streaming=streaming,
         # A call is repeated by answering its denoiser, which takes a rule that knows its outputs.
         checkpoints=checkpoints and served.shares_calls,
+        feature_cache=bool(served.feature_caches),
         # What latents a pipeline shows that nobody wrote a rule for is not known.
         previews=streaming and (served.shares_calls or "unet" in pipeline.components),
         max_sequence_length=_longest_sequence(pipeline, height, width),

@@ -75,6 +75,7 @@ class Pending:
         self._sealer = sealer
         self._begun = begun
         self._answered: float | None = None
+        self._checkpoint_owed = False
 
     @property
     def phases(self) -> dict[str, float]:
@@ -103,7 +104,9 @@ class Pending:
         if self._preview is not None and foreseen is not None:
             rough = self._preview(foreseen[0], self.request.height, self.request.width)
             self._files.submit(self._send_preview, step.done, rough)
-        if _due(step, self.request.checkpoint_every):
+        self._checkpoint_owed |= _due(step, self.request.checkpoint_every)
+        if self._checkpoint_owed and step.resumable:
+            self._checkpoint_owed = False
             try:
                 self._files.submit(self._send_checkpoint, step.snapshot(), spent)
             except NotSavableError as error:

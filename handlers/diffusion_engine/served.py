@@ -11,6 +11,7 @@ import torch
 
 from diffusion_core.capabilities import Task
 from diffusion_core.errors import ConfigError
+from diffusion_core.feature_cache import DENOISERS, Deep, FirstBlock
 from diffusion_core.limits import Limits
 from diffusion_engine.adapters import AdapterBank
 from diffusion_engine.conditioning import (
@@ -20,6 +21,8 @@ from diffusion_engine.conditioning import (
     ControlNetStandIn,
     no_residuals,
 )
+from diffusion_engine.feature_cache.cache import FeatureCache
+from diffusion_engine.feature_cache.features import Features
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.recipes.guidance import IntervalStandIn
 from diffusion_engine.rules import JoiningRule, rule_for
@@ -36,7 +39,6 @@ from diffusion_engine.stand_ins import (
 if TYPE_CHECKING:
     from diffusion_engine.call import Job
 
-_DENOISERS = ("unet", "transformer", "transformer_2", "prior", "decoder")
 _VAES = ("vae", "movq", "vqvae", "vqgan")
 
 
@@ -48,6 +50,8 @@ class ServedPipeline:
         prompt_cache: the memo that tokenizers and text encoders share.
         extra_schedulers: classes that requests may name beside the compatible ones.
         guidance_interval: parts of the steps between which guidance is on; None: always.
+        feature_cache: how features are reused from step to step; None: not at all.
+        exact: all denoiser calls have the same number of rows.
         max_adapters: adapters that one request may have.
         conditioning: ControlNets and image prompts beside the pipelines' own models.
 
@@ -62,7 +66,9 @@ class ServedPipeline:
         prompt_cache: PromptCache,
         extra_schedulers: Sequence[str] = (),
         guidance_interval: tuple[float, float] | None = None,
+        feature_cache: FirstBlock | Deep | None = None,
         *,
+        exact: bool = False,
         max_adapters: int = Limits().max_adapters,
         conditioning: Conditioning = NO_CONDITIONING,
     ) -> None:
@@ -76,8 +82,9 @@ class ServedPipeline:
         self.rules: dict[str, JoiningRule | None] = {
             name: rule_for(model)
             for name, model in first.components.items()
-            if name in _DENOISERS and isinstance(model, torch.nn.Module)
+            if name in DENOISERS and isinstance(model, torch.nn.Module)
         }
+        self.feature_caches = _feature_caches(self, feature_cache, exact=exact)
         self.adapters = AdapterBank(first.components, self.device, max_adapters)
         self.image_prompts = conditioning.image_prompts
         self._templates: dict[tuple[Task, str | None], _Template] = {
@@ -99,15 +106,24 @@ class ServedPipeline:
         """Whether requests can share this pipeline's denoiser calls."""
         return bool(self.rules) and all(rule is not None for rule in self.rules.values())
 
+    @property
+    def has_room_for_features(self) -> bool:
+        """Whether requests in flight hold less than their feature caches may."""
+        return all(cache.has_room for cache in self.feature_caches.values())
+
     def call_parameters(self, task: Task, controlnet: str | None = None) -> frozenset[str]:
         """Names of the parameters that the task's `__call__` takes."""
         return self._templates[task, controlnet].call_parameters
 
     def for_job(self, job: Job) -> RequestPipeline:
         """A copy of the job's pipeline with stand-ins and a scheduler of its own."""
-        return self._templates[job.task, job.controlnet].copy(
-            self.schedulers.for_request(job.scheduler), job
-        )
+        scheduler = self.schedulers.for_request(job.scheduler)
+        pipeline = self._templates[job.task, job.controlnet].copy(scheduler, job)
+        if job.feature_cache:
+            pipeline.features = {
+                name: cache.for_request() for name, cache in self.feature_caches.items()
+            }
+        return pipeline
 
     def forget_requests(self) -> None:
         """Lets go of what is kept from step to step; the prompt cache stays."""
@@ -120,7 +136,7 @@ class ServedPipeline:
 class RequestPipeline:
     """One request's copy of a pipeline."""
 
-    __slots__ = ("_rules", "call_parameters", "pipeline")
+    __slots__ = ("_rules", "call_parameters", "features", "pipeline")
 
     def __init__(
         self,
@@ -130,6 +146,7 @@ class RequestPipeline:
     ) -> None:
         self.pipeline = pipeline
         self.call_parameters = call_parameters
+        self.features: dict[str, Features] = {}
         self._rules = rules
 
     def call(self, **arguments: Any) -> Any:
@@ -217,6 +234,27 @@ class _Template:
         if interval is None or rule is None:
             return StandIn(name, model)
         return IntervalStandIn(name, model, rule, pipeline, interval)
+
+
+def _feature_caches(
+    served: ServedPipeline, settings: FirstBlock | Deep | None, *, exact: bool
+) -> dict[str, FeatureCache]:
+    """A feature cache for each denoiser; `ConfigError` where this pipeline can have none."""
+    if settings is None:
+        return {}
+    for task, pipeline in served.pipelines.items():
+        name = type(pipeline).__name__
+        parameters = inspect.signature(type(pipeline).__call__).parameters
+        if not {"callback_on_step_end", "callback"} & set(parameters):
+            raise _no_feature_cache(f"{name} ({task}) does not tell its steps")
+        if "controlnet" in pipeline.components:
+            raise _no_feature_cache(f"the ControlNet of {name} reaches into the blocks it skips")
+    components = next(iter(served.pipelines.values())).components
+    return {name: FeatureCache(components[name], settings, exact=exact) for name in served.rules}
+
+
+def _no_feature_cache(reason: str) -> ConfigError:
+    return ConfigError(f"handler.feature_cache: {reason}", field="handler.feature_cache")
 
 
 def _refuse_changes_of_models(pipeline: Any) -> None:

@@ -261,8 +261,22 @@ class DiffusionService:
                 "profile": self.curves(self.engine.policy.profile),
                 "fixed_batch": self.settings.engine.fixed_batch,
                 "in_flight": self.engine.in_flight,
+                "feature_cache": self._feature_cache(),
                 "memory_mb": most_taken(self.device) >> 20,
             },
+        }
+
+    def _feature_cache(self) -> dict[str, Any] | None:
+        """Its settings, rows that might have skipped the deep part and those that did, and the
+        memory that requests in flight hold."""
+        settings, caches = self.settings.feature_cache, self.served.feature_caches.values()
+        if settings is None:
+            return None
+        return {
+            **settings.model_dump(),
+            "rows": sum(cache.rows for cache in caches),
+            "skipped": sum(cache.skipped for cache in caches),
+            "held_mb": round(sum(cache.nbytes for cache in caches) / (1 << 20), 1),
         }
 
     def close(self) -> None:

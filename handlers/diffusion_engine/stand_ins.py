@@ -14,6 +14,7 @@ import torch
 from greenlet import getcurrent
 
 from diffusion_engine.adapters import NO_BLEND, Blend
+from diffusion_engine.feature_cache.features import Features
 from diffusion_engine.prompt_cache import PromptCache
 
 Kind = Literal["denoise", "control", "encode_prompt", "encode_image", "decode"]
@@ -39,6 +40,7 @@ class ModelCall:
     kwargs: dict[str, Any] = field(default_factory=dict)
     dtype: torch.dtype | None = None
     blend: Blend = NO_BLEND
+    features: Features | None = None
 
     def run(self) -> Any:
         """The real model's answer to these arguments."""

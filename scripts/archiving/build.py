@@ -16,7 +16,7 @@ from archiving.naming import ArchiveFormat, require_name
 from archiving.order import Order
 from archiving.pipeline import Pipeline
 from archiving.responses import check_message_sizes
-from archiving.settings import check_defaults, read_settings
+from archiving.settings import check_defaults, check_feature_cache, read_settings
 from archiving.watcher import Watcher
 from archiving.workspace import publish, require_free, require_space, workspace
 from archiving.zip_store import write_zip_store
@@ -51,6 +51,7 @@ def build(order: Order, watcher: Watcher) -> Built:
     with workspace(order.store, order.name) as folder:
         pipeline = origin.resolve(order, folder, watcher)
         check_defaults(config, pipeline, str(order.config or "defaults"))
+        check_feature_cache(config, pipeline, str(order.config or "defaults"))
         takes_images = pipeline.kind.takes_images
         warnings = check_message_sizes(config, takes_images, order.server_config)
         contents = _contents(order, pipeline, config, folder, watcher)

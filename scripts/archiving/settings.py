@@ -11,6 +11,7 @@ import yaml
 from archiving.pipeline import Pipeline
 from diffusion_core.capabilities import Capabilities, Task
 from diffusion_core.errors import ConfigError
+from diffusion_core.feature_cache import DENOISERS, require_supported
 from diffusion_core.model_config import ModelConfig, parse_model_config, read_model_config
 from diffusion_core.request import RequestSchema
 
@@ -40,6 +41,21 @@ def default_config(configs: Path, name: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def check_feature_cache(config: ModelConfig, pipeline: Pipeline, source: str) -> None:
+    """`ConfigError` where the config asks for a feature cache that no denoiser here can have."""
+    settings = config.handler.feature_cache
+    if settings is None:
+        return
+    for component in pipeline.components:
+        if component.name in DENOISERS:
+            try:
+                require_supported(settings, component.class_name)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{source}: {error.message}", field=error.field, bound=error.bound
+                ) from None
 
 
 def check_defaults(config: ModelConfig, pipeline: Pipeline, source: str) -> None:

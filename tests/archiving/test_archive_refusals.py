@@ -175,3 +175,12 @@ def test_source_date_epoch_must_be_a_number(
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     refuse(build(), store, "SOURCE_DATE_EPOCH")
+
+
+def test_a_feature_cache_that_no_denoiser_here_can_have(
+    build: Run, store: Path, config: Path
+) -> None:
+    cached = "  feature_cache: {kind: first_block, threshold: 0.1}\n"
+    config.write_text(config.read_text() + cached)
+    words = (config, "UNet2DConditionModel", "FluxTransformer2DModel")
+    refuse(build("--config", config), store, *words)

@@ -118,6 +118,7 @@ OTHER_VALUES: dict[str, Any] = {
     "output_format": "webp",
     "quality": 50,
     "embed_prompt": True,
+    "feature_cache": False,
 }
 
 

@@ -25,6 +25,7 @@ EXTENSIONS = frozenset(
         "seed",
         "scheduler",
         "adapters",
+        "feature_cache",
         "strength",
         "control_image",
         "controlnet",

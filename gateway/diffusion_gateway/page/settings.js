@@ -9,7 +9,7 @@ const MORE = ["negative_prompt", "scheduler", "priority"];
 const MEASURED = ["num_inference_steps", "guidance_scale"];
 // The page's own business, or the gateway's.
 const NOT_ASKED = new Set(["stream", "preview_every", "checkpoint_every", "checkpoint", "timeout_s",
-  "image", "mask_image", "strength", "adapters", "model", "deadline", "webhook", "cache",
+  "image", "mask_image", "strength", "adapters", "feature_cache", "model", "deadline", "webhook", "cache",
   "control_image", "controlnet", "controlnet_conditioning_scale", "control_guidance_start",
   "control_guidance_end", "ip_adapter_image", "ip_adapter_scale"]);
 const MOST_CHOICES = 6;

@@ -53,6 +53,7 @@ DECIDES = frozenset(
         "num_images",
         "scheduler",
         "adapters",
+        "feature_cache",
         "clip_skip",
         "max_sequence_length",
         "output_format",
