@@ -194,17 +194,20 @@ class Triton:
             self._gone.add(form.name)
             logger.warning("%s/%s: its worker is gone", self.inference, form.name)
         if self._may_load:
-            self._load(form)
+            self._load(form, anew=True)
 
-    def _load(self, form: Form) -> asyncio.Task[UpstreamError | None]:
+    def _load(self, form: Form, *, anew: bool = False) -> asyncio.Task[UpstreamError | None]:
         if form.name not in self._loading:
-            self._loading[form.name] = asyncio.create_task(self._loaded(form))
+            self._loading[form.name] = asyncio.create_task(self._loaded(form, anew))
         return self._loading[form.name]
 
-    async def _loaded(self, form: Form) -> UpstreamError | None:
+    async def _loaded(self, form: Form, anew: bool) -> UpstreamError | None:
         """What kept the model from being loaded, if anything."""
         try:
             with errors():
+                if anew:
+                    # To load what is loaded already, from the same files, does nothing.
+                    await self._client.unload_model(form.name, client_timeout=_UNLOAD_S)
                 await self._client.load_model(form.name, client_timeout=_LOAD_S)
         except UpstreamError as error:
             logger.warning("%s/%s was not loaded: %s", self.inference, form.name, error)
