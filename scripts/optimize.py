@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from archiving.naming import ArchiveFormat, require_name
 from archiving.settings import default_config
 from diffusion_core.errors import ConfigError
-from diffusion_core.model_config import parse_model_config, read_model_config
+from diffusion_core.model_config import parse_model_config
 from diffusion_costs.prices import Prices, Purchase
 from optimizing.choosing import DEFAULT_QUALITY, Floor, OutOfReachError, choose, floors
+from optimizing.configs import read_document
 from optimizing.measuring import Bench, Original, conditions, measure
 from optimizing.plan import Plan, is_emoji, prompts_of
 from optimizing.report import Found, show, write
@@ -128,11 +128,8 @@ def _bench(
     if not (model / "model_index.json").is_file():
         raise ConfigError(f"{model}: is not a diffusers pipeline folder")
     path = config or default_config(ROOT / "config" / "models", name)
-    document: Mapping[str, Any] = {}
-    batch = parse_model_config(None).batch_size
-    if path is not None:
-        batch = read_model_config(path).batch_size
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    document = read_document(path)
+    batch = parse_model_config(document).batch_size
     work = out or ROOT / "run" / "optimize" / name
     work.mkdir(parents=True, exist_ok=True)
     return Bench(

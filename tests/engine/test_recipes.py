@@ -101,6 +101,7 @@ def test_openvino_draws_what_torch_draws_and_keeps_the_rule(make: Any) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(900)
 def test_a_compiled_denoiser_keeps_its_class_and_its_pictures() -> None:
     stage = optimized(tiny_stable_diffusion, compile=True)
     exact = Rig(tiny_stable_diffusion)

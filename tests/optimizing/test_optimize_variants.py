@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffusion_core.errors import ConfigError
 from diffusion_core.model_config import ModelConfig, parse_model_config
+from optimizing.configs import read_document
 from optimizing.folders import prepare
 from optimizing.plan import prompts_of
 from optimizing.quality import compare, farthest
@@ -44,6 +45,18 @@ def test_a_patch_leaves_what_it_does_not_name() -> None:
         "handler": {"limits": {"max_steps": 9, "min_steps": 2}, "dtype": "bfloat16"},
     }
     assert document["handler"]["dtype"] == "float32"  # type: ignore[index]
+
+
+def test_paths_of_a_config_hold_wherever_a_variant_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "model.yaml"
+    file.write_text("handler: {adapters: {files: {ink: loras/ink.safetensors}}}\n")
+    document = read_document(file)
+    place = str(tmp_path / "loras" / "ink.safetensors")
+    assert document["handler"]["adapters"]["files"] == {"ink": place}
+    assert read_document(None) == {}
+    file.write_text("batchSise: 4\n")
+    with pytest.raises(ConfigError, match="batchSize"):
+        read_document(file)
 
 
 def test_distances_are_those_of_the_pictures() -> None:
