@@ -8,10 +8,11 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import obstore
 import typer
@@ -21,6 +22,7 @@ from obstore.store import from_url
 from containers.models import ARCHIVES, PROFILES, Model, read_models
 from diffusion_core.errors import ConfigError, ServingError
 from diffusion_core.identity import RECORD_NAME, ArchiveRecord
+from diffusion_gateway.storage.object_storage import names_plain_http
 from serving.cli import program, run
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ app = program("Fetches archives into a model cache and verifies them.")
 
 _AT_ONCE = 4
 _CHUNK = 8 << 20
+_FILE_TIMEOUT = timedelta(hours=1)
+"""For the whole of one file: the library's own 30 s are less than gigabytes take."""
 _TELL = 0.02
 """How much more must be there for another line."""
 _ABANDONED_S = 86_400.0
@@ -96,7 +100,7 @@ def _fetch(name: str, model: Model, draft: Path) -> None:
     folder, _, file = model.source.rpartition("/")
     try:
         if model.is_file:
-            size = _download(from_url(folder), file, draft, model.sha256, f"models.{name}.sha256")
+            size = _download(_open(folder), file, draft, model.sha256, f"models.{name}.sha256")
         else:
             size = _fetch_folder(name, model, draft)
     except (BaseError, OSError) as error:
@@ -109,8 +113,16 @@ def _fetch(name: str, model: Model, draft: Path) -> None:
     _say(f"{name}: {size / 1e9:.2f} GB fetched and verified in {seconds:.1f} s")
 
 
+def _open(url: str) -> ObjectStore:
+    """The storage behind a source; credentials and endpoint come from its own variables."""
+    if url.startswith("file:"):
+        return from_url(url)
+    client: Any = {"timeout": _FILE_TIMEOUT, "allow_http": names_plain_http()}
+    return from_url(url, client_options=client)
+
+
 def _fetch_folder(name: str, model: Model, draft: Path) -> int:
-    source = from_url(model.source)
+    source = _open(model.source)
     draft.mkdir()
     _download(source, RECORD_NAME, draft / RECORD_NAME, model.sha256, f"models.{name}.sha256")
     record = _record(draft)
@@ -144,9 +156,9 @@ def _download(source: ObjectStore, path: str, target: Path, sha256: str, field: 
     return size
 
 
-def _written(chunks: Iterable[bytes], write: object) -> Iterator[bytes]:
+def _written(chunks: Iterable[bytes], write: Callable[[bytes], object]) -> Iterator[bytes]:
     for chunk in chunks:
-        write(chunk)  # type: ignore[operator]
+        write(chunk)
         yield chunk
 
 

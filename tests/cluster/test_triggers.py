@@ -39,6 +39,12 @@ diffusion_pending_steps{{model="sdxl",worker="1"}} 5
 """
 
 
+RECORDED = "".join(
+    f'gpu_pool:diffusion_jobs:sum{{gpu_pool="{pool}",namespace="{NAMESPACE}"}} {number}\n'
+    for pool, number in (("a10g", 7), ("spot-g5", 9))
+)
+
+
 async def submit(store: JobStore, lane: Lane) -> None:
     fields = {"prompt": "owl", "num_inference_steps": 20, "seed": 7, "num_images": 1}
     job = Job(
@@ -124,6 +130,34 @@ async def test_redis_tells_what_waits_and_what_is_under_way(redis: RedisServer) 
     await store.close()
 
 
+def adapted() -> str:
+    """What prometheus-adapter asks for the chart's HPA."""
+    changes = (("autoscaling.mode", "hpa"), ("pools.a10g.schedules", []))
+    hpa = the(rendered("production", changes), "HorizontalPodAutoscaler", "pool-a10g")
+    metric = hpa["spec"]["metrics"][0]["external"]["metric"]
+    (rule,) = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())["rules"][
+        "external"
+    ]
+    assert rule["name"]["as"] == metric["name"]
+    matchers = {"namespace": NAMESPACE, **metric["selector"]["matchLabels"]}
+    query: str = rule["metricsQuery"]
+    for name, text in {
+        "Series": "gpu_pool:diffusion_jobs:sum",
+        "LabelMatchers": ",".join(f'{key}="{value}"' for key, value in matchers.items()),
+        "GroupBy": "namespace",
+    }.items():
+        query = query.replace(f"<<.{name}>>", text)
+    return query
+
+
+def test_the_chart_records_for_the_hpa_what_keda_asks() -> None:
+    groups = the(rendered("spot"), "PrometheusRule")["spec"]["groups"]
+    for rule in groups[-1]["rules"]:
+        assert rule["record"] == "gpu_pool:diffusion_jobs:sum"
+        asked = triggers(pool=f"pool-{rule['labels']['gpu_pool']}")["jobs"]
+        assert rule["expr"] == asked["metadata"]["query"]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "prometheus"
@@ -174,6 +208,8 @@ async def test_every_query_returns_the_number_that_it_should(
         ("gateway", empty, {"namespace": "empty"}),
         ("gateway", silent, {"namespace": "silent"}),
         *((job, text, {**own, **labels}) for job, text, labels in pods),
+        # What the chart's rules have recorded, by then.
+        ("gateway", RECORDED, {}),
     ]
     for url in scraped(folder, *texts):
         asked = triggers()
@@ -209,30 +245,4 @@ async def test_every_query_returns_the_number_that_it_should(
             assert ask(url, spot[name]["metadata"]["query"]) is None
             assert spot[name]["metadata"]["ignoreNullValues"] == "true"
         assert spot["jobs"]["metadata"]["ignoreNullValues"] == "false"
-
-
-def test_the_hpa_asks_for_the_same_number(folder: Path) -> None:
-    """Recorded by the chart's rule, served by prometheus-adapter's."""
-    groups = the(rendered("spot"), "PrometheusRule")["spec"]["groups"]
-    recorded = {rule["labels"]["gpu_pool"]: rule for rule in groups[-1]["rules"]}
-    for pool, rule in recorded.items():
-        assert rule["expr"] == triggers(pool=pool)["jobs"]["metadata"]["query"]
-    changes = (("autoscaling.mode", "hpa"), ("pools.a10g.schedules", []))
-    hpa = the(rendered("production", changes), "HorizontalPodAutoscaler", "pool-a10g")
-    metric = hpa["spec"]["metrics"][0]["external"]["metric"]
-    adapter = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())
-    (rule,) = adapter["rules"]["external"]
-    assert rule["name"]["as"] == metric["name"]
-    matchers = {"namespace": NAMESPACE, **metric["selector"]["matchLabels"]}
-    query = (
-        rule["metricsQuery"]
-        .replace("<<.Series>>", recorded["a10g"]["record"])
-        .replace("<<.LabelMatchers>>", ",".join(f'{k}="{v}"' for k, v in matchers.items()))
-        .replace("<<.GroupBy>>", "namespace")
-    )
-    series = "".join(
-        f'gpu_pool:diffusion_jobs:sum{{gpu_pool="{pool}",namespace="{NAMESPACE}"}} {number}\n'
-        for pool, number in (("a10g", 7), ("spot-g5", 9))
-    )
-    for url in scraped(folder, ("gateway", series, {})):
-        assert ask(url, query) == 7
+        assert ask(url, adapted()) == 7

@@ -261,7 +261,7 @@ def _cloud(url: str, timeout_s: float) -> Opened:
     client: Any = {
         "timeout": timedelta(seconds=timeout_s),
         "connect_timeout": timedelta(seconds=min(5.0, timeout_s)),
-        "allow_http": _names_plain_http(),
+        "allow_http": names_plain_http(),
     }
     retries: Any = {**_RETRIES, "retry_timeout": timedelta(seconds=timeout_s)}
     try:
@@ -273,7 +273,7 @@ def _cloud(url: str, timeout_s: float) -> Opened:
     return Opened(store, cloud=store)
 
 
-def _names_plain_http() -> bool:
+def names_plain_http() -> bool:
     """Whether the environment names an endpoint without TLS, as is usual inside a cluster."""
     names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
     return any(os.environ.get(name, "").startswith("http://") for name in names)
