@@ -7,6 +7,7 @@ pipeline's models without their weights; what it puts into their layers is what 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,8 @@ def main() -> None:
     order = json.load(sys.stdin)
     import diffusers
 
-    diffusers.utils.logging.set_verbosity_error()
+    # What it says of an error would be taken for this program's own last words.
+    diffusers.utils.logging.set_verbosity(logging.CRITICAL)
     pipeline = without_weights(Path(order["pipeline"]))
     settings = AdapterSettings.model_validate(order["settings"])
     adapters = {}
@@ -118,12 +120,21 @@ def read_lora(pipeline: Any, source: Path) -> Adapter:
                 if isinstance(model, torch.nn.Module) and (layers := dict(_layers(name, model)))
             }
         )
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"diffusers cannot read {source.name}: {_reason(error)}") from None
+    except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        strange = _strange(_named(found[0]), pipeline) if found else []
+        hint = f"; the pipeline has no layer {strange[0]}" if strange else ""
+        raise ConfigError(f"diffusers cannot read {source.name}: {_reason(error)}{hint}") from None
     finally:
         del pipeline.lora_state_dict
         pipeline.unload_lora_weights()
-    _require_all(found[0], adapter)
+    named = _named(found[0])
+    missing = len(named) - sum(map(len, adapter.layers.values()))
+    if missing > 0:
+        # Text encoders lose some of older files without a word; their layers are there.
+        strange = _strange(named, pipeline) or sorted(named)
+        raise ConfigError(
+            f"names {missing} layers that the pipeline does not have or take, {strange[0]} for one"
+        )
     return adapter
 
 
@@ -145,27 +156,30 @@ def _layers(component: str, model: torch.nn.Module) -> Iterator[tuple[str, LowRa
         yield name, LowRank(down.weight.detach(), up.weight.detach(), float(module.scaling[_NAME]))
 
 
-def _require_all(state: dict[str, Any], adapter: Adapter) -> None:
-    """Every factor that the file holds was found: diffusers only warns of those that are not."""
+def _named(state: dict[str, Any]) -> set[str]:
+    """Layers that the file has both factors for; `ConfigError` where it has only one."""
     ends = [(key, found) for key in state if (found := _ENDS.search(key))]
     named = {key[: end.start()] for key, end in ends if end["down"]}
     halves = named ^ {key[: end.start()] for key, end in ends if end["up"]}
     if halves:
         raise ConfigError(f"has only one of two factors for {min(halves)}")
-    layers = {
-        f"{component}.{name}" for component, layers in adapter.layers.items() for name in layers
+    return named
+
+
+def _strange(named: set[str], pipeline: Any) -> list[str]:
+    """Those of the layers that the pipeline's models do not have, by the names they have today."""
+    known = {
+        f"{component}.{name}"
+        for component, model in pipeline.components.items()
+        if isinstance(model, torch.nn.Module)
+        for name, _ in model.named_modules()
     }
-    if len(layers) < len(named):
-        missing = sorted(name for name in named if _plain(name) not in layers)
-        raise ConfigError(
-            f"names {len(named) - len(layers)} layers that the pipeline does not have"
-            + (f", {missing[0]} for one" if missing else "")
-        )
-
-
-def _plain(name: str) -> str:
-    """A layer's name without what older libraries put into it."""
-    return name.replace("processor.", "").replace("text_model.", "")
+    # Older libraries put these into the names.
+    return sorted(
+        name
+        for name in named
+        if name.replace("processor.", "").replace("text_model.", "") not in known
+    )
 
 
 def _reason(error: Exception) -> str:

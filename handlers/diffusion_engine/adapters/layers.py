@@ -48,12 +48,10 @@ class AdaptedLayer:
     def fits(self, low: LowRank) -> bool:
         """Whether the factors have this layer's shape."""
         module: Any = self.module
-        if isinstance(module, torch.nn.Linear):
-            down, up = (low.rank, module.in_features), (module.out_features, low.rank)
-        else:
-            down = (low.rank, module.in_channels, *module.kernel_size)
-            up = (module.out_channels, low.rank, 1, 1)
-        return tuple(low.down.shape) == down and tuple(low.up.shape) == up
+        linear = isinstance(self.module, torch.nn.Linear)
+        wide = (module.in_features,) if linear else (module.in_channels, *module.kernel_size)
+        out, end = (module.out_features, ()) if linear else (module.out_channels, (1, 1))
+        return low.down.shape == (low.rank, *wide) and low.up.shape == (out, low.rank, *end)
 
     def begin(self, stack: Stack) -> None:
         """From here to `end` the module adds `stack` to what it answers."""
@@ -96,7 +94,7 @@ class AdaptedLayer:
         narrow = functional.conv2d(joined, product.down.flatten(0, 1), None, *how, rows)
         size = narrow.shape[2:]
         narrow = narrow.reshape(rows, product.up.shape[2], -1)
-        return torch.bmm(product.up, narrow).unflatten(2, size)
+        return torch.bmm(product.up, narrow).reshape(rows, -1, *size)
 
 
 def _linear(x: torch.Tensor, product: Product, rows: int | None) -> torch.Tensor:
