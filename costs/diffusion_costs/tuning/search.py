@@ -116,6 +116,8 @@ class Search:
             return f"carries {1 - one.headroom / winner.headroom:.0%} less within the objective"
         if one.configuration.workers > winner.configuration.workers:
             return "as good with more workers, which hold more memory"
+        if one.p99 < winner.p99:
+            return "carries a little less"
         return "carries as much, and its 99th percentile is higher"
 
 
