@@ -141,6 +141,11 @@ class HandlerSettings(_Section):
             )
         if self.ip_adapter is not None and optimization.compile:
             raise ValueError("ip_adapter goes without optimization.compile: its scales vary by row")
+        if self.ip_adapter is not None and (self.feature_cache or optimization.skipped_blocks):
+            raise ValueError(
+                "ip_adapter goes with neither feature_cache nor optimization.skipped_blocks: each "
+                "row's scale must meet that row in every block"
+            )
         if self.ip_adapter is not None and self.offload != "none":
             raise ValueError("ip_adapter needs offload none: the UNet stays in place")
         return self

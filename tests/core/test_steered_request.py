@@ -195,6 +195,10 @@ def test_the_identity_knows_what_is_added_to_a_pipeline() -> None:
     [
         ({"runtime": "openvino"}, {"controlnets": {"canny": "folder"}}),
         ({"compile": True}, {"ip_adapter": {"weights": "a", "image_encoder": "b"}}),
+        (
+            {"skipped_blocks": {"mid_block.attentions.0": [0, 500]}},
+            {"ip_adapter": {"weights": "a", "image_encoder": "b"}},
+        ),
     ],
 )
 def test_recipes_that_go_without(optimization: dict[str, Any], added: dict[str, Any]) -> None:

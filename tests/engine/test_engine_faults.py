@@ -201,12 +201,12 @@ def test_a_pipeline_that_raises_as_it_is_aborted_harms_nobody(
 ) -> None:
     engine = stage.engine()
     job = stage.job(CULPRIT)
-    pipeline_class = engine.served._templates["text-to-image"]._class
+    pipeline_class = engine.served._templates["text-to-image", None]._class
     unwilling = type("Unwilling", (pipeline_class,), {"__call__": raising_when_aborted})
-    engine.served._templates["text-to-image"]._class = unwilling
+    engine.served._templates["text-to-image", None]._class = unwilling
     ticket = engine.submit(Job(job.task, job.arguments))
     engine.step()
-    engine.served._templates["text-to-image"]._class = pipeline_class
+    engine.served._templates["text-to-image", None]._class = pipeline_class
     mate = engine.submit(stage.job(OTHERS[0]))
     engine.step()
     engine.cancel(ticket)

@@ -87,6 +87,8 @@ class RowScales:
         return self._none and other == 0
 
     def __mul__(self, states: torch.Tensor) -> torch.Tensor:
+        if len(states) != len(self._scales):
+            raise RuntimeError(f"{len(states)} rows in a call of {len(self._scales)}")
         # In float32, and rounded once: so does torch with a Python number.
         return (self._scales[:, None, None] * states).to(states.dtype)
 
