@@ -157,11 +157,7 @@ def _measure(bench: Bench, wanted: list[Variant], *, again: bool) -> Rows:
     """The kept rows, with those of `wanted` that are not kept measured now."""
     path = bench.work / "rows.json"
     rows = Rows.read(path, conditions(bench))
-    lacking = [
-        one
-        for one in wanted
-        if again or one.name not in rows.found or rows.found[one.name].recipe != one.recipe
-    ]
+    lacking = [one for one in wanted if again or not _kept(rows, one)]
     if not lacking:
         return rows
     with _bar() as bar:
@@ -176,6 +172,12 @@ def _measure(bench: Bench, wanted: list[Variant], *, again: bool) -> Rows:
         finally:
             original.close()
     return rows
+
+
+def _kept(rows: Rows, variant: Variant) -> bool:
+    """Whether the variant was measured as it is now; what failed is tried again."""
+    row = rows.found.get(variant.name)
+    return row is not None and row.recipe == variant.recipe and row.error is None
 
 
 def _bar() -> Progress:

@@ -123,14 +123,21 @@ class Original:
         tell("loading")
         self.drawer = Drawer(self.folder, bench.limit_s)
         tell("drawing")
-        self.pictures = _pictures(self.drawer, bench.plan)
+        try:
+            self.pictures = _pictures(self.drawer, bench.plan)
+        except BaseException:
+            self.drawer.close()
+            raise
 
     def close(self) -> None:
         self.drawer.close()
 
 
 def measure(bench: Bench, variant: Variant, original: Original, tell: Tell) -> Row:
-    """The variant's row; a variant that fails is a row that says so."""
+    """The variant's row; a variant that fails is a row that says so.
+
+    Raises `VariantError` where it is the original that ended.
+    """
     row = Row(name=variant.name, recipe=variant.recipe, note=variant.note)
     try:
         folder = bench.unpacked(variant, tell)
@@ -141,6 +148,8 @@ def measure(bench: Bench, variant: Variant, original: Original, tell: Tell) -> R
             row = replace(row, identity=drawer.facts["identity"], load_seconds=drawer.load_seconds)
             return _run(row, bench.plan, drawer, original, tell)
     except (VariantError, ServingError, OSError) as error:
+        if not original.drawer.alive:
+            raise
         return replace(row, error=str(error))
 
 

@@ -77,6 +77,11 @@ class Drawer:
         """Seconds from a new process to a loaded pipeline, imports among them."""
         return float(self.facts["seconds"])
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
     def draw(self, requests: Sequence[Mapping[str, Any]], *, keep: bool = False) -> Drawn:
         """Asks for pictures together; `keep`: and returns them. Raises `VariantError`."""
         answer = self._ask({"do": "draw", "requests": list(requests), "keep": keep})

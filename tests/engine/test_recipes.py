@@ -48,8 +48,11 @@ def alone_and_together(stage: Rig, **settings: Any) -> tuple[list[Any], list[Any
 
 @pytest.mark.parametrize(
     "settings",
-    [{"quantization": "int8_weights"}, {"quantization": "int4_weights"}, {"pruned_weights": 0.3}],
-    ids=["int8", "int4", "mask"],
+    [
+        pytest.param({"quantization": "int8_weights"}, id="int8"),
+        pytest.param({"quantization": "int4_weights"}, id="int4", marks=pytest.mark.full),
+        pytest.param({"pruned_weights": 0.3}, id="mask", marks=pytest.mark.full),
+    ],
 )
 def test_a_request_draws_the_same_alone_and_in_a_batch(settings: dict[str, Any]) -> None:
     stage = optimized(tiny_stable_diffusion, **settings)
