@@ -66,14 +66,10 @@ def stack_by_row(
     if not any(merged):
         return None
     index = [blends.index(row) for row in rows]
-    depth, rank = max(map(len, merged)), 0
-    if most is not None:
-        whole = _merged(sorted(adapters.values(), key=lambda low: -low.rank)[:most])
-        depth, rank = len(whole), max(low.rank for low in whole)
+    rank = 0 if most is None else _widest(adapters, most)
+    depth = max(map(len, merged))
     places = [[one[n] if n < len(one) else None for one in merged] for n in range(depth)]
-    # What nobody has would add zeros.
-    products = [_gathered(place, index, rank) for place in places if any(place)]
-    return Stack(tuple(products), len(rows))
+    return Stack(tuple(_gathered(place, index, rank) for place in places), len(rows))
 
 
 def _chosen(adapters: Mapping[str, LowRank], blend: Blend) -> list[LowRank]:
@@ -95,6 +91,13 @@ def _merged(chosen: Sequence[LowRank]) -> list[LowRank]:
     down = torch.cat([low.down for low in chosen])
     up = torch.cat([low.up * low.scaling for low in chosen], dim=1)
     return [LowRank(down, up, 1.0)]
+
+
+def _widest(adapters: Mapping[str, LowRank], most: int) -> int:
+    """The largest rank that a blend of so many can have in one product."""
+    ranks = sorted((low.rank for low in adapters.values()), reverse=True)[:most]
+    together = next(iter(adapters.values())).up.dtype == torch.float32
+    return sum(ranks) if together else ranks[0]
 
 
 def _gathered(place: Sequence[LowRank | None], index: Sequence[int], rank: int) -> Product:
