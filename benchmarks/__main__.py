@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.status import Status
 
 from benchmarks import (
+    adapters,
     bills,
     bounds,
     checkpoints,
@@ -45,6 +46,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "memory": memory.measure,
     "start": start.measure,
     "checkpoint": checkpoints.measure,
+    "adapters": adapters.measure,
     "feature_cache": feature_caches.measure,
     "previews": previews.measure,
     "gateway": gateway.measure,

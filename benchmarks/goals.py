@@ -188,6 +188,31 @@ def _checkpoint(found: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def _adapters(found: dict[str, Any]) -> Iterator[Row]:
+    for one in found.values():
+        what = f"{one['rows']} rows, rank {one['rank']}: {one['model']}"
+        of_none = one["of_none"]
+        yield Row(
+            f"a denoiser call with another adapter for each request ÷ with none, {what}",
+            "reported",
+            f"{spread(of_none['each'])}; one for all {spread(of_none['one'])}, two for each "
+            f"{spread(of_none['several'])}",
+            None,
+        )
+        yield Row(
+            f"another adapter for each request ÷ diffusers' own one for all, {what}",
+            "≤ 1.00",
+            spread(one["each_of_peft"]),
+            one["each_of_peft"]["median"] <= 1,
+        )
+        yield Row(
+            f"adapters that no request names ÷ none loaded, {what}",
+            "≤ 1.02",
+            spread(of_none["unused"]),
+            of_none["unused"]["median"] <= 1.02,
+        )
+
+
 def _feature_cache(found: dict[str, Any]) -> Iterator[Row]:
     for one in found.values():
         for name, cache in one["settings"].items():
@@ -294,6 +319,7 @@ _LINES = {
     "memory": _memory,
     "start": _start,
     "checkpoint": _checkpoint,
+    "adapters": _adapters,
     "feature_cache": _feature_cache,
     "previews": _previews,
     "gateway": _gateway,
