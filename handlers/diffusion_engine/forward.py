@@ -178,8 +178,8 @@ class Forward:
         outputs = []
         for start in range(0, padded, most):
             stop = min(start + most, padded)
-            part = partial(model, **rule.slice(arguments, start, stop))
-            part = self._reusing(pending[0], features[start:stop], part)
+            some = partial(model, **rule.slice(arguments, start, stop))
+            part = self._reusing(pending[0], features[start:stop], some)
             outputs.append(self._run_denoiser(part, component, blends[start:stop]))
         return join_outputs(outputs)
 

@@ -237,6 +237,17 @@ def error_of(ticket: Ticket) -> BaseException:
     return error
 
 
+def assert_only_failed(
+    stage: Rig, company: Sequence[Asked], tickets: Sequence[Ticket], culprit: Asked, kind: type
+) -> None:
+    """The culprit's request ended in an error of that kind, all others in their pictures."""
+    for asked, ticket in zip(company, tickets, strict=True):
+        if asked is culprit:
+            assert isinstance(error_of(ticket), kind)
+        else:
+            assert_same_image(images_of(ticket), stage.solo(asked))
+
+
 def apart(images: torch.Tensor, other: torch.Tensor) -> float:
     """The largest difference of any pixel."""
     assert images.shape == other.shape

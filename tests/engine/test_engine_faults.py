@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 import torch
 from leaks import assert_nothing_left
-from rig import Asked, Rig, assert_same_image, error_of, finish, images_of, instead, rig
+from rig import (
+    Asked,
+    Rig,
+    assert_only_failed,
+    assert_same_image,
+    error_of,
+    finish,
+    images_of,
+    instead,
+    rig,
+)
 
 from diffusion_core.errors import (
     DeadlineError,
@@ -62,16 +72,6 @@ def submit(stage: Rig, engine: StepEngine, company: list[Asked]) -> list[Ticket]
     return [engine.submit(stage.job(asked)) for asked in company]
 
 
-def assert_only_the_culprit_failed(
-    stage: Rig, tickets: list[Ticket], kind: type[Exception]
-) -> None:
-    for asked, ticket in zip(COMPANY, tickets, strict=True):
-        if asked is CULPRIT:
-            assert isinstance(error_of(ticket), kind)
-        else:
-            assert_same_image(images_of(ticket), stage.solo(asked))
-
-
 def test_values_that_are_not_numbers(stage: Rig) -> None:
     def nan(noise: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return torch.where(rows[:, None, None, None], torch.nan, noise)
@@ -80,7 +80,7 @@ def test_values_that_are_not_numbers(stage: Rig) -> None:
     with in_rows_of(stage, CULPRIT.prompt, nan):
         tickets = submit(stage, engine, COMPANY)
         finish(engine)
-    assert_only_the_culprit_failed(stage, tickets, ModelError)
+    assert_only_failed(stage, COMPANY, tickets, CULPRIT, ModelError)
     assert_nothing_left(engine)
 
 
@@ -100,7 +100,7 @@ def test_a_model_that_raises_for_one_of_them(
     with in_rows_of(stage, CULPRIT.prompt, raising(error)):
         tickets = submit(stage, engine, COMPANY)
         finish(engine)
-    assert_only_the_culprit_failed(stage, tickets, kind)
+    assert_only_failed(stage, COMPANY, tickets, CULPRIT, kind)
     assert engine.forward.counts.splits > 0
     assert_nothing_left(engine)
 

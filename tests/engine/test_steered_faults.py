@@ -8,10 +8,10 @@ import pytest
 import torch
 from conditioning_rig import Steered, SteeredRig, picture, steered
 from leaks import assert_nothing_left
-from rig import assert_same_image, error_of, finish, images_of, instead
+from rig import assert_only_failed, assert_same_image, error_of, finish, images_of, instead
 
 from diffusion_core.errors import CancelledError, ConfigError, ModelError, OutOfMemoryError
-from diffusion_engine.call import Step, Ticket
+from diffusion_engine.call import Step
 from diffusion_engine.conditioning import controlled_forms
 from diffusion_engine.snapshot import Snapshot
 from tiny_conditioning import tiny_controlnet
@@ -42,16 +42,6 @@ def is_culprit(stage: SteeredRig, conditions: torch.Tensor) -> torch.Tensor:
     return (conditions == own).flatten(1).all(dim=1)
 
 
-def assert_only_the_culprit_failed(
-    stage: SteeredRig, tickets: list[Ticket], kind: type[Exception]
-) -> None:
-    for asked, ticket in zip(COMPANY, tickets, strict=True):
-        if asked is CULPRIT:
-            assert isinstance(error_of(ticket), kind)
-        else:
-            assert_same_image(images_of(ticket), stage.solo(asked))
-
-
 def test_a_controlnet_whose_values_are_not_numbers_for_one_of_them(stage: SteeredRig) -> None:
     def nan(original: Any, *args: Any, **kwargs: Any) -> Any:
         down, middle = original(*args, **kwargs)
@@ -62,7 +52,7 @@ def test_a_controlnet_whose_values_are_not_numbers_for_one_of_them(stage: Steere
     with instead(controlnet_of(stage), "forward", nan):
         tickets = [engine.submit(stage.job(asked)) for asked in COMPANY]
         finish(engine)
-    assert_only_the_culprit_failed(stage, tickets, ModelError)
+    assert_only_failed(stage, COMPANY, tickets, CULPRIT, ModelError)
     assert_nothing_left(engine)
 
 
@@ -83,7 +73,7 @@ def test_a_controlnet_that_raises_for_one_of_them(
     with instead(controlnet_of(stage), "forward", raising):
         tickets = [engine.submit(stage.job(asked)) for asked in COMPANY]
         finish(engine)
-    assert_only_the_culprit_failed(stage, tickets, kind)
+    assert_only_failed(stage, COMPANY, tickets, CULPRIT, kind)
     assert engine.forward.counts.splits > 0
     assert_nothing_left(engine)
 
@@ -102,7 +92,8 @@ def test_a_reference_picture_whose_values_are_not_numbers(stage: SteeredRig) -> 
             engine.step()
     others = [engine.submit(stage.job(asked)) for asked in OTHERS]
     finish(engine)
-    assert_only_the_culprit_failed(stage, [others[0], culprit, *others[1:]], ModelError)
+    tickets = [others[0], culprit, *others[1:]]
+    assert_only_failed(stage, COMPANY, tickets, CULPRIT, ModelError)
 
 
 LEAVING = Steered(
