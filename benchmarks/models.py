@@ -41,7 +41,7 @@ def find(name: str) -> Model:
     if name == "mid":
         return Model(name, mid_size(pipelines / "mid"), size=128)
     if name == "flux-mid":
-        return Model(name, mid_flux(pipelines / name), size=128, guidance=3.5)
+        return Model(name, mid_flux(pipelines / name), size=64, guidance=3.5)
     if name == "sd15":
         folder = stable_diffusion_15(pipelines / "sd15-bfloat16", torch.bfloat16)
         return Model(name, folder, size=256, dtype="bfloat16")

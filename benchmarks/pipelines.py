@@ -167,8 +167,8 @@ def mid_size(folder: Path) -> Path:
 def mid_flux(folder: Path) -> Path:
     """A pipeline folder with FLUX.1's parts and 9 million parameters in its transformer.
 
-    It draws 128×128 pictures of 1,024 tokens with 4 blocks of two streams and 8 of one; FLUX.1
-    itself has 19 and 38. A folder that is there already is taken as it is.
+    It draws 64×64 pictures of 256 tokens, by 512 of text, with 4 blocks of two streams, 8 of one;
+    FLUX.1 itself has 19 and 38. A folder that is there already is taken as it is.
     """
     if (folder / "model_index.json").is_file():
         return folder

@@ -38,7 +38,6 @@ class FeatureCache:
         self._threshold = settings.threshold if isinstance(settings, FirstBlock) else None
         self._exact = exact
         self._most = settings.max_mb << 20
-        self._device = next(model.parameters()).device
         self._now: Passage | None = None
         self._requests: weakref.WeakSet[Features] = weakref.WeakSet()
         install(self._anatomy, lambda: self._now)
@@ -74,7 +73,7 @@ class FeatureCache:
         if all(row is None or row is PADDING for row in rows):
             yield
             return
-        passage = Passage(rows, self._device, threshold=self._threshold, exact=self._exact)
+        passage = Passage(rows, threshold=self._threshold, exact=self._exact)
         self._now = passage
         try:
             yield

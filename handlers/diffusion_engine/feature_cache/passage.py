@@ -19,7 +19,6 @@ class Passage:
 
     Args:
         rows: a row for each of the call's; None for one that keeps nothing and skips nothing.
-        device: where the denoiser runs.
         threshold: the first block's relative change up to which a row skips; None where only
             `due` says.
         exact: the deep part runs on all rows or on none, so that its shapes are always the same
@@ -29,18 +28,16 @@ class Passage:
     def __init__(
         self,
         rows: Sequence[Row | None],
-        device: torch.device,
         *,
         threshold: float | None,
         exact: bool,
     ) -> None:
         self._rows = rows
-        self._device = device
         self._threshold = threshold
         self._exact = exact
         self._whole: set[int] = set()
         self._inside: torch.Tensor | None = None
-        self._before: torch.Tensor | None = None
+        self._entering: torch.Tensor | None = None
         self._added: torch.Tensor | None = None
         self._new: list[tuple[Row, torch.Tensor, torch.Tensor | None]] = []
         self.nobody = False
@@ -60,7 +57,7 @@ class Passage:
 
         Tensors [rows, tokens, width].
         """
-        self._before, self._added = after, after - before
+        self._entering, self._added = after, after - before
         changes = torch.stack([self._change(i) for i in range(len(self._rows))]).tolist()
         assert self._threshold is not None
         # A change that is no number is no reason to skip.
@@ -78,8 +75,11 @@ class Passage:
         if self._inside is None or value is None:
             return value
         if isinstance(value, torch.Tensor):
-            everybody = value.shape[0] == len(self._rows)
-            return value.index_select(0, self._inside) if everybody else value
+            if value.shape[0] != len(self._rows):
+                return value
+            # Moved once: the blocks of a denoiser lie where its arguments do.
+            self._inside = self._inside.to(value.device)
+            return value.index_select(0, self._inside)
         if isinstance(value, Mapping):
             return {name: self.of_those_inside(one) for name, one in value.items()}
         if isinstance(value, (list, tuple)):
@@ -111,7 +111,7 @@ class Passage:
         self.nobody = not whole
         leaving = len(whole) < len(self._rows) and not self._exact
         if leaving and whole:
-            self._inside = torch.tensor(sorted(whole), device=self._device)
+            self._inside = torch.tensor(sorted(whole))
 
     def _places(self) -> dict[int, int]:
         """Where each row that went through is in the deep part's output."""
@@ -131,18 +131,18 @@ class Passage:
     def _like(self, deep: torch.Tensor) -> Sequence[int]:
         if not self.nobody:
             return deep.shape[1:]
-        if self._before is not None:
-            return self._before.shape[1:]
+        if self._entering is not None:
+            return self._entering.shape[1:]
         kept = next(row.deep for row in self._rows if row is not None and row.deep is not None)
         return kept.shape
 
     def _reused(self, i: int, row: Row | None) -> torch.Tensor | float:
         if row is None or row.deep is None:
             return 0.0
-        return row.deep if self._before is None else self._before[i] + row.deep
+        return row.deep if self._entering is None else self._entering[i] + row.deep
 
     def _kept(self, i: int, deep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if self._before is None or self._added is None:
+        if self._entering is None or self._added is None:
             # A copy: a part of a call's output would keep all of it.
             return deep.clone(), None
-        return deep - self._before[i], self._added[i].clone()
+        return deep - self._entering[i], self._added[i].clone()
