@@ -73,7 +73,7 @@ class Rooflines:
     @property
     def note(self) -> str:
         """Where estimates come from."""
-        if self.held:
+        if self.held and self._attained < 1:
             return f"roofline, of which {self._attained:.0%} is attained as on this machine"
         return "bare roofline, which no machine attains"
 
@@ -114,7 +114,13 @@ class Rooflines:
         hardware = self._peaks(measured)
         parts = measured.layout(1).parts(1)[measured.shape]
         self.held = held_against(counted, hardware, parts)
-        return attained(counted, hardware, measured)
+        share = attained(counted, hardware, measured)
+        if share > 1:
+            self._say(
+                "this machine attains more than its roofline: something else ran while its peaks"
+                " were measured, or convolutions take a shortcut; estimates are bare rooflines"
+            )
+        return min(1.0, share)
 
     def _measured_here(self) -> ServiceProfile | None:
         with unpacked(self._model, self._config) as folder:

@@ -141,4 +141,7 @@ def _colour(choice: Choice, one: Fleet) -> str:
 
 
 def _money(amount: Money | None) -> str:
-    return "" if amount is None else f"{amount.amount:,.2f}"
+    if amount is None:
+        return ""
+    # A thousand small pictures may cost less than a cent.
+    return f"{amount.amount:,.2f}" if amount.amount >= 1 else f"{amount.amount:.4f}"

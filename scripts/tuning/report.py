@@ -107,7 +107,7 @@ def plot(
             winner.configuration.name,
             (winner.median, winner.p99),
             textcoords="offset points",
-            xytext=(10, -12),
+            xytext=(10, 14),
             fontsize=8,
         )
     left.axhline(search.objective_s, color="black", linewidth=0.8, linestyle="--")

@@ -29,8 +29,8 @@ NEAR = 1.25
 WITHIN = 0.03
 """Capacities this near to the largest count as equal: the lower latency then decides."""
 
-_SLOWEST, _FASTEST = 2.0**-10, 2.0**24
-"""Bounds of the search for how much faster or slower traffic could come."""
+_SLOWEST = 2.0**-10
+"""The pace, as a part of the traffic's own, below which no slower one is tried."""
 
 Draws = Sequence[Sequence[Asked]]
 
@@ -183,28 +183,33 @@ def headroom(
 ) -> float:
     """Times as fast as it does the traffic could come, with its 99th percentile in the objective.
 
-    By bisection, to `within` of itself; 0 where the objective is missed at any pace, infinite for
-    traffic that all comes at once.
+    By bisection, to `within` of itself, and never more than what is answered when all wait: a burst
+    that is over within the objective is no pace that lasts. 0 where the objective is missed at any
+    pace, infinite for traffic that all comes at once.
     """
 
     def holds(factor: float) -> bool:
         faster = [replace(one, time=one.time / factor) for one in asked]
         return simulate(faster, configuration, profile).percentile(99) <= objective_s
 
+    span = asked[-1].time - asked[0].time
+    if not span:
+        return inf if holds(1.0) else 0.0
+    everybody = replace(configuration, queue_size=len(asked))
+    waiting = simulate([replace(one, time=0.0) for one in asked], everybody, profile)
+    most = waiting.throughput * span / len(asked)
     low = 1.0
     while not holds(low):
         low /= 2
         if low < _SLOWEST:
             return 0.0
     high = 2 * low
-    while holds(high):
+    while low < most and holds(high):
         low, high = high, 2 * high
-        if high > _FASTEST:
-            return inf
-    while high / low > 1 + within:
+    while low < most and high / low > 1 + within:
         middle = (low * high) ** 0.5
         low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
+    return min(low, most)
 
 
 def _ranked(found: Sequence[Candidate], objective_s: float) -> list[Candidate]:
