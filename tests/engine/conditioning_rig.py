@@ -34,8 +34,12 @@ _MAKERS = {"sd": tiny_stable_diffusion, "sdxl": tiny_stable_diffusion_xl}
 
 SETTINGS = IPAdapterSettings(weights="ip_adapter.safetensors", image_encoder="image_encoder")
 
-CONTROLNETS = {"canny": 5, "depth": 6}
-"""Seeds of the ControlNets' weights by their names."""
+CONTROLNETS: dict[str, dict[str, Any]] = {
+    "canny": {"seed": 5},
+    "depth": {"seed": 6},
+    # Its answers are one value a channel, and none for the unguided side.
+    "shuffle": {"seed": 8, "global_pool_conditions": True},
+}
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class SteeredRig(Rig):
 
     def _controlled(self, tasks: Mapping[Task, Any], name: str) -> dict[Task, Any]:
         unet = tasks["text-to-image"].unet
-        return controlled_forms(tasks, tiny_controlnet(unet, CONTROLNETS[name]).to(self.dtype))
+        return controlled_forms(tasks, tiny_controlnet(unet, **CONTROLNETS[name]).to(self.dtype))
 
     def _with_adapter(self, load: Any) -> Any:
         with tempfile.TemporaryDirectory() as scratch:

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from conditioning_rig import Steered, SteeredRig, steered
-from rig import TASKS, apart, assert_same_image, rows_of_calls
+from rig import TASKS, apart, assert_same_image, finish, images_of, rows_of_calls
 from sameness import Sameness
 
 from diffusion_core.capabilities import Task
+from diffusion_engine.adapters import Adapter, LowRank
 
 each_task = pytest.mark.parametrize("task", TASKS)
 
@@ -135,6 +136,16 @@ def test_of_two_controlnets_each_runs_for_its_own() -> None:
     assert engine.forward.counts.denoiser_calls == 4
 
 
+def test_one_that_pools_its_picture_in_company(sameness: Sameness) -> None:
+    company = [
+        Steered(controlnet="shuffle", control_scale=0.6),
+        Steered(controlnet="shuffle", seed=2, guidance=1.0, images=2),
+        Steered(controlnet="canny", seed=3),
+        Steered(seed=4),
+    ]
+    assert_same(steered("sd"), "sd", company, sameness)
+
+
 def test_a_controlnet_that_no_longer_counts_is_not_called() -> None:
     stage = steered("sd")
     engine = stage.engine()
@@ -170,3 +181,32 @@ def test_half_precision_is_as_near_as_a_batch_of_two() -> None:
         ours.append((images - stage.solo(asked)).abs())
     assert torch.cat(ours).mean() <= 1.5 * torch.cat(own).mean()
     assert torch.cat(ours).max() <= 1.5 * torch.cat(own).max()
+
+
+def test_adapters_go_with_control_images_and_reference_pictures() -> None:
+    stage = steered("sd", "plain")
+    layer = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
+    width = stage.unet.get_submodule(layer).weight.shape[0]
+    generator = torch.Generator().manual_seed(11)
+    down, up = (
+        torch.randn(2, width, generator=generator),
+        torch.randn(width, 2, generator=generator),
+    )
+    engine = stage.engine()
+    engine.served.adapters.add("lora", Adapter({"unet": {layer: LowRank(down, up, 1.0)}}))
+    asked = Steered(controlnet="canny", reference=3)
+    company = [asked, replace(asked, seed=2), Steered(seed=3)]
+    tickets = [
+        engine.submit(replace(stage.job(one), adapters={"lora": weight} if weight else None))
+        for one, weight in zip(company, (0.8, 0.0, 0.0), strict=True)
+    ]
+    finish(engine)
+    for one, ticket in zip(company[1:], tickets[1:], strict=True):
+        assert_same_image(images_of(ticket), stage.solo(one))
+    weight = stage._own(asked).unet.get_submodule(layer).weight
+    own = weight.clone()
+    weight += 0.8 * up @ down
+    fused = stage.call_bare(asked)
+    weight.copy_(own)
+    assert_same_image(images_of(tickets[0]), fused)
+    assert apart(fused, stage.solo(asked)) > 2 / 255
