@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -233,6 +235,46 @@ def test_fixed_batches_draw_the_same_bits_in_any_company_and_after_a_resume(
     assert torch.equal(images_of(ticket), alone)
 
 
+@contextmanager
+def rows_laid_end_to_end(module: torch.nn.Module) -> Iterator[None]:
+    """Within, the layer is called with all rows as one, as some pipelines call some of theirs."""
+    rows: list[int] = []
+
+    def before(_module: Any, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        rows.append(arguments[0].shape[0])
+        return (arguments[0].reshape(1, -1, arguments[0].shape[-1]),)
+
+    def after(_module: Any, _arguments: Any, output: torch.Tensor) -> torch.Tensor:
+        return output.reshape(rows.pop(), -1, output.shape[-1])
+
+    handles = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_layer_that_does_not_see_rows_keeps_blends_apart(
+    stage: AdapterStage, fixed: bool
+) -> None:
+    wanted: list[tuple[Asked, Weights]] = [
+        (Asked(seed=1), {"attention": 1.0}),
+        (Asked(seed=2), {"attention": 0.5}),
+        (Asked(seed=3), {"attention": 1.0}),
+    ]
+    expected = [stage.solo(*one) for one in wanted]
+    engine = stage.engine(cap=6, fixed_batch=fixed)
+    layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    with rows_laid_end_to_end(stage.rig.unet.get_submodule(layer)):
+        drawn = stage.draw(engine, *wanted)
+    for images, own in zip(drawn, expected, strict=True):
+        assert_same_image(images, own)
+    # The first call, of all three, was answered one by one; then two shared and one was alone.
+    assert engine.forward.counts.batches == {3: 1, 2: 3, 1: 3}
+
+
 TRANSFORMERS: list[tuple[Wanted, Weights]] = [
     (Wanted(prompt="a cat", seed=1), {"attention": 1.0}),
     (Wanted(prompt="a dog", seed=2, images=2), None),
@@ -243,9 +285,8 @@ TRANSFORMERS: list[tuple[Wanted, Weights]] = [
 @pytest.mark.parametrize(
     "family",
     [
-        "sd3",
         "flux-dev",
-        *(pytest.param(name, marks=pytest.mark.full) for name in ("qwen-image", "z-image")),
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("sd3", "qwen-image", "z-image")),
     ],
 )
 def test_transformers(family: str) -> None:
