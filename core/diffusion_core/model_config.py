@@ -170,6 +170,11 @@ class HandlerSettings(_Section):
     @model_validator(mode="after")
     def _cuttable(self) -> HandlerSettings:
         optimization = self.optimization
+        if self.feature_cache and (optimization.guidance_interval or optimization.skipped_blocks):
+            raise ValueError(
+                "feature_cache keeps features by a request's rows: it goes with neither "
+                "optimization.guidance_interval nor optimization.skipped_blocks"
+            )
         if self.feature_cache and (optimization.compile or optimization.runtime != "torch"):
             raise ValueError(
                 "feature_cache needs blocks that are called one by one: neither "

@@ -28,6 +28,21 @@ def test_an_empty_config_is_all_defaults() -> None:
         ({"continuousBatching": True, "maxWorkers": 2}, ["maxWorkers must be 1"]),
         ({"responseTimeout": 240}, ["max_timeout_s", "responseTimeout"]),
         ({"handler": {"engine": {"fixed_batch": 4, "max_rows": 8}}}, ["fixed_batch"]),
+        (
+            {
+                "handler": {
+                    "feature_cache": {"kind": "deep", "interval": 2},
+                    "optimization": {"guidance_interval": [0.0, 0.5]},
+                }
+            },
+            ["feature_cache", "guidance_interval"],
+        ),
+        ({"handler": {"optimization": {"quantization": "int8_dynamic"}}}, ["fixed_batch"]),
+        ({"handler": {"optimization": {"guidance_interval": [0.5, 0.5]}}}, ["guidance_interval"]),
+        (
+            {"handler": {"optimization": {"runtime": "openvino", "compile": True}}},
+            ["openvino", "compile"],
+        ),
         ([1], ["must be a mapping"]),
     ],
 )
