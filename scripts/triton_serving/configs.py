@@ -30,8 +30,8 @@ def dynamic_config(name: str, config: ModelConfig) -> str:
 
 def decoupled_config(name: str, config: ModelConfig) -> str:
     """Several responses for a request."""
-    values = {"name": name, "batch_size": config.batch_size, "instances": _instances(config)}
-    return _filled("decoupled", **values) + _tensors()
+    size, instances = config.batch_size, _instances(config)
+    return _filled("decoupled", name=name, batch_size=size, instances=instances) + _tensors()
 
 
 def thumbnail_config(name: str, config: ModelConfig) -> str:
