@@ -14,10 +14,13 @@ OF_GATEWAY = ("pillow", "numpy", "pydantic", "PyYAML", "requests", "psutil", "ty
 """Of requirements.txt; the gateway draws nothing, so torch and what needs it stay out."""
 
 EXTRAS = {
-    "gateway": ("gateway", "tracing"),
+    "gateway": ("gateway", "triton", "tracing"),
     "worker-cpu": ("tracing",),
     "worker-cuda": ("tracing", "cuda"),
 }
+
+UNDECLARED = {"triton": "packaging>=24.0"}
+"""What an extra's packages import and do not ask for: tritonclient."""
 
 
 def requirements(image: str, root: Path = ROOT) -> list[str]:
@@ -33,7 +36,8 @@ def requirements(image: str, root: Path = ROOT) -> list[str]:
     setup = ConfigParser(interpolation=None)
     setup.read(root / "setup.cfg")
     declared = setup["options.extras_require"]
-    return [*lines, *(line for extra in extras for line in declared[extra].split("\n") if line)]
+    lines += [line for extra in extras for line in declared[extra].split("\n") if line]
+    return lines + [UNDECLARED[extra] for extra in extras if extra in UNDECLARED]
 
 
 def torch(root: Path = ROOT) -> str:
