@@ -110,7 +110,7 @@ endif
 	register unregister update metrics describe up down keys monitoring dashboards report \
 	lint type test test-full bench clean python \
 	cost-report cost-meters cost-budgets plan-scaling plan-cache savings tune choose-instance \
-	optimize triton-repo triton-up triton-down spot-drill \
+	optimize triton-repo triton-up triton-down spot-drill lock release-check \
 	kubernetes-check kubernetes-tools
 
 help: ## List the commands
