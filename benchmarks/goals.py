@@ -221,7 +221,7 @@ def _feature_cache(found: dict[str, Any]) -> Iterator[Row]:
             shown = cache["recognised"]
             told = "" if shown is None else f", {shown:.0%} of emoji recognised"
             yield Row(
-                f"feature cache {name}, {one['steps']} steps: images/s ÷ without: {one['model']}",
+                f"feature cache {name}: images ÷ CPU, to none: {one['model']}",
                 "≥ 1, else it is of no use",
                 f"{spread(cache['of_without'], 2)}; {cache['skipped']:.0%} of rows left; PSNR "
                 f"{spread(cache['psnr_db'], 1)} dB{told}",
