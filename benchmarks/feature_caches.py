@@ -30,7 +30,7 @@ _CACHES: dict[str, dict[str, FirstBlock | Deep]] = {
     "emoji": {f"deep, {n}": Deep(kind="deep", interval=n) for n in (2, 3, 5)},
     "flux-mid": {
         f"first_block, {threshold:g}": FirstBlock(kind="first_block", threshold=threshold)
-        for threshold in (0.02, 0.05, 0.1)
+        for threshold in (0.2, 0.3)
     },
 }
 
