@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
@@ -117,7 +117,10 @@ def _peft_call(model: Model, threads: int) -> Calls:
 
 def _served(model: Model, threads: int) -> ServedPipeline:
     settings = HandlerSettings(device="cpu", dtype=model.dtype, threads=threads)
-    pipeline = load_pipeline(model.folder, settings, torch.device("cpu"))
+    # As the service does it: the OpenMP threads of loading end with the thread that loaded.
+    with ThreadPoolExecutor(1) as loading:
+        load = loading.submit(load_pipeline, model.folder, settings, torch.device("cpu"))
+        pipeline = load.result()
     return ServedPipeline(with_tasks(pipeline), PromptCache(1 << 24))
 
 
