@@ -4,10 +4,9 @@ ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS build
 WORKDIR /build
-# Requirements change less often than code: theirs is a layer that is pulled once.
-COPY requirements.txt setup.cfg ./
+# Locks change less often than code: theirs is a layer that is pulled once.
 COPY config/containers/install.sh config/containers/
-COPY scripts/containers/requirements.py scripts/containers/
+COPY config/locks config/locks
 RUN config/containers/install.sh gateway libraries
 
 FROM ${PYTHON}

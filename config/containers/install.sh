@@ -13,21 +13,19 @@ PYTHON=${PYTHON:-python3}
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 # Nothing is compiled ahead, and nothing kept beside: layers stay as small as the packages.
 install() { "$VENV/bin/python" -m pip install --quiet --no-cache-dir --no-compile "$@"; }
-list() { "$VENV/bin/python" scripts/containers/requirements.py "$1"; }
 
 case $part in
 torch)
+  wanted=$("$VENV/bin/python" scripts/containers/requirements.py torch)
   if [ -n "${TORCH_INDEX:-}" ]; then
-    install --index-url "$TORCH_INDEX" "$(list torch)"
+    install --index-url "$TORCH_INDEX" "$wanted"
   else
-    install "$(list torch)"
+    install "$wanted"
   fi
   ;;
 libraries)
-  wanted=$(mktemp)
-  list "$image" >"$wanted"
-  install -r "$wanted"
-  rm "$wanted"
+  # A lock is complete, but for torch, which its own layer has brought: nothing else is looked for.
+  install --no-deps --require-hashes -r "config/locks/$image.txt"
   ;;
 *)
   echo "install.sh: $part is neither torch nor libraries" >&2

@@ -19,6 +19,7 @@ RUN apt-get update \
 WORKDIR /app
 COPY requirements.txt setup.cfg ./
 COPY config/containers/install.sh config/containers/
+COPY config/locks config/locks
 COPY scripts/containers/requirements.py scripts/containers/
 # Layers of their own: torch is gigabytes and changes seldom.
 # hadolint ignore=DL3059

@@ -1,5 +1,5 @@
-"""Prints what an image installs, from requirements.txt and setup.cfg: standard library only, for it
-runs before anything is there."""
+"""Prints what an image asks for, from requirements.txt and setup.cfg: locks are made of it. Standard
+library only, for it runs before anything is there."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ EXTRAS = {
     "worker-cuda": ("tracing", "cuda"),
 }
 
-UNDECLARED = {"triton": "packaging>=24.0"}
-"""What an extra's packages import and do not ask for: tritonclient."""
-
 
 def requirements(image: str, root: Path = ROOT) -> list[str]:
     """Lines for pip; `KeyError` for an image that there is not."""
@@ -36,8 +33,7 @@ def requirements(image: str, root: Path = ROOT) -> list[str]:
     setup = ConfigParser(interpolation=None)
     setup.read(root / "setup.cfg")
     declared = setup["options.extras_require"]
-    lines += [line for extra in extras for line in declared[extra].split("\n") if line]
-    return lines + [UNDECLARED[extra] for extra in extras if extra in UNDECLARED]
+    return [*lines, *(line for extra in extras for line in declared[extra].split("\n") if line)]
 
 
 def torch(root: Path = ROOT) -> str:
