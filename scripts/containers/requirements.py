@@ -1,5 +1,7 @@
-"""Prints what an image asks for, from requirements.txt and setup.cfg: locks are made of it. Standard
-library only, for it runs before anything is there."""
+"""Prints what an image asks for, from requirements.txt and setup.cfg, and what locks are made of.
+
+Standard library only: it runs before anything is there.
+"""
 
 from __future__ import annotations
 
