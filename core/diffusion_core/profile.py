@@ -14,11 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from diffusion_core.errors import ConfigError
 from diffusion_core.identity import digest
-from diffusion_core.validation import first_error
+from diffusion_core.validation import read_json
 
 WITHIN = 0.01
 """A batch within this part of the best throughput counts as the best: more rows only add delay."""
@@ -182,13 +182,7 @@ class BatchProfile(BaseModel):
     @classmethod
     def read(cls, path: Path) -> BatchProfile:
         """The profile in the file at `path`; `ConfigError` where it is none."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValidationError as error:
-            field, message, _, _ = first_error(error)
-            raise ConfigError(f"{path}: {field}: {message}", field=field) from None
+        return read_json(cls, path)
 
     def to_json(self) -> str:
         """The file's text."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from diffusion_core.errors import InvalidFieldError
+from diffusion_core.errors import ConfigError, InvalidFieldError
+
+Document = TypeVar("Document", bound=BaseModel)
 
 # Pydantic's context keys that state a bound; the others may hold what the client sent.
 _BOUNDS = {
@@ -42,3 +45,14 @@ def invalid_field(
         name = field if len(field) <= 64 and field.isidentifier() else "(unprintable name)"
         return InvalidFieldError(f"{name}: {unknown}", field=name, bound=bound)
     return InvalidFieldError(f"{field}: {message}", field=field, bound=bound)
+
+
+def read_json(kind: type[Document], path: Path) -> Document:
+    """The document in a file of JSON; `ConfigError` where it is none of that kind."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        field, message, _, _ = first_error(error)
+        raise ConfigError(f"{path}: {field}: {message}", field=field) from None

@@ -94,11 +94,8 @@ class Workers:
         return found
 
 
-class Classic:
-    """Whole batches: a worker gets its next one when every request of the last is answered.
-
-    One idle worker at a time holds the model's lock and gathers; the others wait for it.
-    """
+class _Frontend:
+    """What both modes know: the clock, the workers, how a batch is gathered, who is told."""
 
     def __init__(
         self,
@@ -114,6 +111,23 @@ class Classic:
         self._delay = configuration.delay_ms / 1000
         self._request_s = overhead.request
         self._done = done
+
+
+class Classic(_Frontend):
+    """Whole batches: a worker gets its next one when every request of the last is answered.
+
+    One idle worker at a time holds the model's lock and gathers; the others wait for it.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        workers: Workers,
+        configuration: Configuration,
+        overhead: Overhead,
+        done: Done,
+    ) -> None:
+        super().__init__(clock, workers, configuration, overhead, done)
         self._queue: deque[Call] = deque()
         self._idle = deque(range(configuration.workers))
         self._gathered: list[Call] = []
@@ -166,7 +180,7 @@ class Classic:
         self._gather()
 
 
-class Continuous:
+class Continuous(_Frontend):
     """Requests join and leave in turns; each worker is a registration with a queue of its own.
 
     A request goes to the registration with the fewest under way.
@@ -180,12 +194,7 @@ class Continuous:
         overhead: Overhead,
         done: Done,
     ) -> None:
-        self._clock = clock
-        self._workers = workers
-        self._size = configuration.batch_size
-        self._delay = configuration.delay_ms / 1000
-        self._request_s = overhead.request
-        self._done = done
+        super().__init__(clock, workers, configuration, overhead, done)
         count = configuration.workers
         self._queues: list[deque[Call]] = [deque() for _ in range(count)]
         self._aboard = [0] * count

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from diffusion_core.errors import ConfigError
 from diffusion_core.identity import digest
 from diffusion_core.profile import BatchProfile, Shape, StepCurve
-from diffusion_core.validation import first_error
+from diffusion_core.validation import read_json
 from diffusion_costs.documents import Document
 
 Mode = Literal["classic", "continuous"]
@@ -170,13 +170,7 @@ class ServiceProfile(Document):
     @classmethod
     def read(cls, path: Path) -> ServiceProfile:
         """The profile in a file; `ConfigError` where it is none."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValidationError as error:
-            field, message, _, _ = first_error(error)
-            raise ConfigError(f"{path}: {field}: {message}", field=field) from None
+        return read_json(cls, path)
 
     def to_json(self) -> str:
         """The file's text."""
