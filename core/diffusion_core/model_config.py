@@ -180,11 +180,6 @@ class HandlerSettings(_Section):
                 "feature_cache needs blocks that are called one by one: neither "
                 "optimization.compile nor another runtime"
             )
-        if self.feature_cache and optimization.skipped_blocks:
-            raise ValueError(
-                "feature_cache and optimization.skipped_blocks both send rows past blocks: one of "
-                "them only"
-            )
         if self.feature_cache and self.controlnets:
             raise ValueError(
                 "feature_cache skips blocks that controlnets reach into: one of them only"

@@ -58,7 +58,7 @@ def test_blocks_that_are_compiled_together_cannot_be_skipped() -> None:
 
 def test_rows_go_past_blocks_for_one_reason_only() -> None:
     spans = {"mid_block.attentions.0": [0, 100]}
-    with pytest.raises(ConfigError, match="one of them only"):
+    with pytest.raises(ConfigError, match="goes with neither"):
         handler(
             feature_cache={"kind": "deep", "interval": 3}, optimization={"skipped_blocks": spans}
         )
