@@ -9,6 +9,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -149,9 +150,13 @@ async def test_ready_needs_a_model_a_store_and_the_results(gateway, client, monk
         patch.setattr(gateway.results, "ping", away)
         answer = await client.get("/readyz")
         assert answer.json()["code"] == "results_unavailable"
-    gateway.catalog.served = {"cold": replace(scripted_model("cold"), registrations=())}
+    starting = SimpleNamespace(ready=False, asleep=False)
+    gateway.catalog.served = {"cold": replace(scripted_model("cold"), registrations=(starting,))}
     answer = await client.get("/readyz")
     assert (answer.status_code, answer.json()["detail"]) == (503, "no model is ready")
+    # Others' workers said what they serve, and may be scaled to none: jobs wait until one comes.
+    gateway.catalog.served = {"told": replace(scripted_model("told"), registrations=())}
+    assert (await client.get("/readyz")).status_code == 200
     gateway.watchers.close()
     assert (await client.get("/readyz")).status_code == 503
 
