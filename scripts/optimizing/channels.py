@@ -43,15 +43,17 @@ def cut_channels(folder: Path, part: float) -> None:
     }
     for parameter in unet.parameters():
         parameter.requires_grad_(True)
-    pruner = tp.pruner.BasePruner(
-        unet,
-        example,
-        importance=tp.importance.MagnitudeImportance(p=2),
-        pruning_ratio=part,
-        ignored_layers=[unet.conv_out, *_projections(unet)],
-        forward_fn=lambda model, inputs: model(**inputs).sample,
-    )
-    pruner.step()
+    # It follows gradients to see which layers belong together, also where they are off by default.
+    with torch.enable_grad():
+        pruner = tp.pruner.BasePruner(
+            unet,
+            example,
+            importance=tp.importance.MagnitudeImportance(p=2),
+            pruning_ratio=part,
+            ignored_layers=[unet.conv_out, *_projections(unet)],
+            forward_fn=lambda model, inputs: model(**inputs).sample,
+        )
+        pruner.step()
     _save(unet, home)
 
 

@@ -72,6 +72,7 @@ def test_the_gateways_image_has_all_that_the_gateway_needs(tmp_path: Path) -> No
     assert image.files() == before
 
 
+@pytest.mark.full
 @pytest.mark.timeout(300)
 def test_a_model_is_fetched_and_served_and_everything_ends(tmp_path: Path) -> None:
     store = tmp_path / "bucket"

@@ -58,6 +58,7 @@ async def test_idle_models_go_to_no_workers_and_a_job_brings_its_own_back(
         task.cancel()
 
 
+@pytest.mark.full
 async def test_two_models_share_a_device_that_holds_one(
     endpoint: EndpointSettings, tmp_path: Path
 ) -> None:

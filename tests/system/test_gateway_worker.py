@@ -147,7 +147,7 @@ async def test_a_cancelled_job_leaves_the_engine(served: Server, tmp_path: Path)
         assert rig.worker.attempts == []
 
 
-@pytest.mark.parametrize("model", ["flow", "tiny"])
+@pytest.mark.parametrize("model", ["flow", pytest.param("tiny", marks=pytest.mark.full)])
 async def test_jobs_outlive_the_worker_that_drew_them(
     served: Server, tmp_path: Path, model: str
 ) -> None:
@@ -211,6 +211,7 @@ async def test_two_registrations_share_the_jobs(
         await asyncio.to_thread(fleet.scale, "flow", 1)
 
 
+@pytest.mark.full
 async def test_jobs_outlive_the_whole_server(new_server: Any, store: Path, tmp_path: Path) -> None:
     """Its jobs wait until it is back; nobody is blamed."""
     mortal, other = new_server(), None

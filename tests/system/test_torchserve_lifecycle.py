@@ -23,6 +23,7 @@ pytestmark = pytest.mark.system
 PROFILE = ROOT / "config" / "config.properties"
 
 
+@pytest.mark.full
 def test_a_killed_server_starts_again(new_server: Callable[[], Server], store: Path) -> None:
     server = new_server()
     Fleet(server).register("tiny.mar", "tiny")

@@ -108,6 +108,7 @@ def test_metrics_are_served_with_their_labels(url: str, server: Server) -> None:
     assert seen.total("host_memory_total_bytes") > 0
 
 
+@pytest.mark.full
 def test_killed_workers_counts_are_not_lost(url: str, fleet: Fleet, server: Server) -> None:
     """They go out every five seconds; these workers die sooner."""
     counts = {
