@@ -204,7 +204,7 @@ monitoring: install ## Start Prometheus and Alertmanager on what runs; PROMETHEU
 
 down: ## End the monitoring, the gateway, which hands back what it holds, and TorchServe
 	@if [ -d run/monitoring ] && [ -x $(RUN) ]; then $(RUN) scripts/monitoring.py down; fi
-	@if ls .venv/installed-*gateway* .venv/installed-*dev* >/dev/null 2>&1; then \
+	@if ls .venv 2>/dev/null | grep -Eq '^installed-.*(gateway|dev|bench)'; then \
 		$(RUN) scripts/gateway.py down; else echo "The gateway was not running."; fi
 
 keys: python ## List API keys, make one for TENANT=, or end REVOKE=<key id>; REDIS_URL=
