@@ -166,7 +166,7 @@ class ByUse:
 
 @dataclass(frozen=True, slots=True)
 class Predictive:
-    """For the work that will arrive when a machine asked for now is there.
+    """For the work that will arrive by the time at which a machine can be there.
 
     What will arrive is the most of what arrives, of its straight line through the last half hour,
     and of what arrived a day before that moment.
@@ -252,7 +252,7 @@ def policies(
 
     Args:
         within_s: in which pending steps are to be done.
-        ahead_s: until a machine that is asked for now draws.
+        ahead_s: from asking for a machine until it draws.
         arriving: steps a second in each `rate_window_s`; the hours of the day are learnt from it.
         shift: of thresholds, by how much cost counts.
     """

@@ -111,6 +111,16 @@ class _Frontend:
         self._delay = configuration.delay_ms / 1000
         self._request_s = overhead.request
         self._done = done
+        self._open(configuration.workers)
+        workers.drawn = self._drawn
+
+    def _open(self, count: int) -> None:
+        """Makes what a mode keeps of so many workers."""
+        raise NotImplementedError
+
+    def _drawn(self, worker: int, call: Call) -> None:
+        """A picture is ready."""
+        raise NotImplementedError
 
 
 class Classic(_Frontend):
@@ -119,22 +129,13 @@ class Classic(_Frontend):
     One idle worker at a time holds the model's lock and gathers; the others wait for it.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        workers: Workers,
-        configuration: Configuration,
-        overhead: Overhead,
-        done: Done,
-    ) -> None:
-        super().__init__(clock, workers, configuration, overhead, done)
+    def _open(self, count: int) -> None:
         self._queue: deque[Call] = deque()
-        self._idle = deque(range(configuration.workers))
+        self._idle = deque(range(count))
         self._gathered: list[Call] = []
         self._turn = 0
-        self._batches: list[list[Call]] = [[] for _ in range(configuration.workers)]
-        self._left = [0] * configuration.workers
-        workers.drawn = self._drawn
+        self._batches: list[list[Call]] = [[] for _ in range(count)]
+        self._left = [0] * count
 
     @property
     def waiting(self) -> int:
@@ -170,13 +171,13 @@ class Classic(_Frontend):
         self._clock.at(self._clock.now + self._request_s, self._workers.submit, worker, list(batch))
         self._gather()
 
-    def _drawn(self, worker: int, _call: Call) -> None:
+    def _drawn(self, worker: int, call: Call) -> None:
         self._left[worker] -= 1
         if self._left[worker]:
             return
         self._idle.append(worker)
-        for call in self._batches[worker]:
-            self._done(call)
+        for answered in self._batches[worker]:
+            self._done(answered)
         self._gather()
 
 
@@ -186,21 +187,11 @@ class Continuous(_Frontend):
     A request goes to the registration with the fewest under way.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        workers: Workers,
-        configuration: Configuration,
-        overhead: Overhead,
-        done: Done,
-    ) -> None:
-        super().__init__(clock, workers, configuration, overhead, done)
-        count = configuration.workers
+    def _open(self, count: int) -> None:
         self._queues: list[deque[Call]] = [deque() for _ in range(count)]
         self._aboard = [0] * count
         self._gathering = [False] * count
         self._turns = [0] * count
-        workers.drawn = self._drawn
 
     @property
     def waiting(self) -> int:
