@@ -171,7 +171,7 @@ class Classic(_Frontend):
         self._clock.at(self._clock.now + self._request_s, self._workers.submit, worker, list(batch))
         self._gather()
 
-    def _drawn(self, worker: int, call: Call) -> None:
+    def _drawn(self, worker: int, call: Call) -> None:  # noqa: ARG002 (the batch ends as one)
         self._left[worker] -= 1
         if self._left[worker]:
             return
