@@ -18,6 +18,7 @@ class Capabilities(BaseModel):
         controlnets: names of the ControlNets that requests may be drawn with.
         controlled_parameters: what the calls take that a ControlNet takes part in.
         image_prompts: whether a request may bring a reference picture (IP-Adapter).
+        whole_steps: whether a share of steps below one, as of one step at strength 0.8, is none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +41,7 @@ class Capabilities(BaseModel):
     controlled_parameters: dict[Task, frozenset[str]] = {}
     image_prompts: bool = False
     feature_cache: bool = False
+    whole_steps: bool = False
 
     @property
     def tasks(self) -> tuple[Task, ...]:

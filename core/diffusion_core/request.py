@@ -148,6 +148,7 @@ class RequestSchema:
         values["adapters"] = blend(values.get("adapters"))
         if values["image"] is not None:
             values |= self._size_of(values["image"], values)
+            self._refuse_no_steps(values["num_inference_steps"], values["strength"])
         values = steered(values, parsed.model_fields_set, task, self.capabilities)
         return GenerationRequest(task=task, **values)
 
@@ -165,6 +166,14 @@ class RequestSchema:
                 )
             sizes[name] = size
         return sizes
+
+    def _refuse_no_steps(self, steps: int, strength: float) -> None:
+        if self.capabilities.whole_steps and int(steps * strength) < 1:
+            raise InvalidFieldError(
+                f"strength: leaves none of the {steps} steps; it must be at least {1 / steps:g}",
+                field="strength",
+                bound={"minimum": 1 / steps},
+            )
 
     def _check_defaults(self) -> None:
         """Defaults that no client could have asked for are the config's fault."""

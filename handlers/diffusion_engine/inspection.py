@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 from bisect import bisect
 from math import lcm
+from types import SimpleNamespace
 from typing import Any
+
+import torch
 
 from diffusion_core.capabilities import Capabilities, Task
 from diffusion_engine.served import ServedPipeline
@@ -50,6 +53,7 @@ def capabilities(
         controlnets=tuple(served.controlnets.values()),
         controlled_parameters=_controlled_parameters(served),
         image_prompts=served.image_prompts is not None,
+        whole_steps=any(_leaves_no_step(drawing) for drawing in served.pipelines.values()),
     )
 
 
@@ -59,6 +63,25 @@ def _controlled_parameters(served: ServedPipeline) -> dict[Task, frozenset[str]]
     if name is None:
         return {}
     return {task: served.call_parameters(task, name) for task in served.pipelines}
+
+
+def _leaves_no_step(pipeline: Any) -> bool:
+    """Whether drawing over an image, half of one step is no step; flow pipelines do the whole one.
+
+    The pipeline's own method is asked, with a scheduler of one step in place of its own.
+    """
+    method = getattr(type(pipeline), "get_timesteps", None)
+    if method is None:
+        return False
+    named = {"num_inference_steps": 1, "strength": 0.5, "device": None}
+    parameters = inspect.signature(method).parameters
+    one_step = SimpleNamespace(timesteps=torch.ones(1), order=1)
+    taken = {name: value for name, value in named.items() if name in parameters}
+    try:
+        timesteps, *_ = method(SimpleNamespace(scheduler=one_step), **taken)
+    except (AttributeError, TypeError):
+        return False
+    return len(timesteps) == 0
 
 
 def _ignored(pipeline: Any) -> frozenset[str]:

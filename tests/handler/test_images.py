@@ -92,6 +92,7 @@ def bomb(width: int, height: int) -> bytes:
         ({"mask_image": base64_of(file()[:-30])}, "mask_image"),
         ({"strength": 0.0}, "strength"),
         ({"strength": 1.5}, "strength"),
+        ({"strength": 0.8, "num_inference_steps": 1}, "strength"),
         ({"image": None, "mask_image": base64_of(file())}, "image"),
         ({"image": None, "strength": 0.5}, "strength"),
     ],

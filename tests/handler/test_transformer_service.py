@@ -115,6 +115,8 @@ def test_bounds_are_the_pipeline_s_own(
     assert (found.size_multiple, found.max_sequence_length) == (multiple, longest)
     assert found.previews
     assert found.checkpoints
+    # A flow pipeline draws its last step whole, however small a share of it strength leaves.
+    assert not found.whole_steps
 
 
 def test_a_scale_that_the_model_does_not_read_is_no_field() -> None:
