@@ -174,6 +174,30 @@ def test_guidance_in_an_interval_runs_fewer_rows(make: Any) -> None:
     assert apart(some[0], always[0]) > 0
 
 
+@pytest.mark.parametrize("task", ["image-to-image", "inpainting"])
+def test_over_an_image_the_interval_is_of_the_steps_that_are_left(task: Any) -> None:
+    asked = Asked(task=task, steps=10, guidance=5.0, strength=0.5)
+    _, rows = Interval(0.4, 1.0).draw(asked)
+    # Of the five last steps two come before the interval.
+    assert rows == 2 + 2 * 3
+
+
+def test_unguided_conditioning_is_joined_once() -> None:
+    interval = Interval(0.0, 0.25)
+    engine = interval.engine()
+    tickets = [engine.submit(interval.stage.job(Asked(steps=8, seed=n))) for n in range(2)]
+    joined = set()
+    while engine.step():
+        rule = engine.forward._served.rules["unet"]
+        assert rule is not None
+        kept = rule._joined.get(("encoder_hidden_states",), ())
+        joined |= {id(one.whole) for one in kept}
+    for ticket in tickets:
+        images_of(ticket)
+    # Once with guidance and once without, not once a step.
+    assert len(joined) == 2
+
+
 def test_no_guided_step_is_no_guidance() -> None:
     asked = Asked(steps=4, guidance=5.0)
     # No step of four begins in this interval.

@@ -6,7 +6,7 @@ import weakref
 from typing import Any
 
 from diffusion_core.errors import ConfigError
-from diffusion_engine.rules import JoiningRule, join_outputs
+from diffusion_engine.rules import Cuts, JoiningRule, join_outputs
 from diffusion_engine.stand_ins import StandIn, pause
 
 
@@ -17,9 +17,10 @@ def require_guided_rows(pipeline: Any) -> None:
     in another order.
     """
     model = getattr(pipeline, "unet", None)
-    if type(model).__name__ != "UNet2DConditionModel" or not hasattr(
-        type(pipeline), "do_classifier_free_guidance"
-    ):
+    told = all(
+        hasattr(type(pipeline), name) for name in ("do_classifier_free_guidance", "num_timesteps")
+    )
+    if type(model).__name__ != "UNet2DConditionModel" or not told:
         raise ConfigError(
             f"handler.optimization.guidance_interval: {type(pipeline).__name__} does not batch its "
             "guidance as Stable Diffusion does"
@@ -34,8 +35,8 @@ class IntervalStandIn(StandIn):
 
     Args:
         pipeline: the request's own copy, whose call asks.
-        interval: parts of the steps, as diffusers' guiders count them: step i of n is guided if
-            start·n ≤ i < stop·n.
+        interval: parts of the steps that this request does, over an image those that its strength
+            leaves. Step i of n is guided if ⌊start·n⌋ ≤ i < ⌊stop·n⌋, as by diffusers' guiders.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class IntervalStandIn(StandIn):
         self._pipeline = weakref.proxy(pipeline)
         self._interval = interval
         self._calls = 0
+        self._halves: Cuts = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = self._call(args, kwargs)
@@ -59,10 +61,12 @@ class IntervalStandIn(StandIn):
         if not self._pipeline.do_classifier_free_guidance or self._guided(step):
             return pause(call)
         rows = self._rule.rows(call)
-        half = self._rule.slice(self._rule.join([call]), rows // 2, rows)
+        half = self._rule.part(call, rows // 2, rows, self._halves)
         output = pause(self._call((), half))
         return join_outputs([output, output])
 
     def _guided(self, step: int) -> bool:
-        steps = len(self._pipeline.scheduler.timesteps)
-        return self._interval[0] * steps <= step < self._interval[1] * steps
+        # Not the scheduler's own timesteps: over an image only the last of them are done.
+        steps = self._pipeline.num_timesteps
+        first, end = (int(part * steps) for part in self._interval)
+        return first <= step < end

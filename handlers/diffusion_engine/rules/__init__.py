@@ -6,7 +6,7 @@ A rule belongs to a denoiser's class (`table.py`). It says of what kind each arg
 """
 
 from diffusion_engine.rules.outputs import join_outputs, split_output
-from diffusion_engine.rules.rule import JoiningRule
+from diffusion_engine.rules.rule import Cuts, JoiningRule
 from diffusion_engine.rules.table import rule_for
 
-__all__ = ["JoiningRule", "join_outputs", "rule_for", "split_output"]
+__all__ = ["Cuts", "JoiningRule", "join_outputs", "rule_for", "split_output"]

@@ -28,6 +28,9 @@ come back to the first after the second."""
 
 Zeros = Callable[[Any, Any], Any]
 
+Cuts = dict[Path, tuple[torch.Tensor, int, Any]]
+"""Conditioning of one request that was cut: the whole, the writes to it then, and its part."""
+
 
 class JoiningRule:
     """Calls of one denoiser: their keys, and many of them as one.
@@ -116,6 +119,22 @@ class JoiningRule:
             }
         )
 
+    def part(self, call: ModelCall, start: int, stop: int, kept: Cuts) -> dict[str, Any]:
+        """The rows [start, stop) of one call's arguments.
+
+        Args:
+            kept: of the request's earlier calls, with the same rows; conditioning is cut once, so
+                `join` finds the same tensors at each step.
+        """
+        leaves = flatten(self._arguments(call))
+        return nest(
+            {
+                path: self._part(path, leaves, slice(start, stop), kept)
+                for path, value in leaves.items()
+                if value is not None or path[0] not in self._residuals
+            }
+        )
+
     def forget(self) -> None:
         """Lets go of the conditioning kept for the last batches."""
         self._joined.clear()
@@ -130,6 +149,19 @@ class JoiningRule:
         if kind is not None:
             return kind
         return _PER_ROW if isinstance(value, torch.Tensor) else _SHARED
+
+    def _part(self, path: Path, leaves: Leaves, rows: slice, kept: Cuts) -> Any:
+        value = leaves[path]
+        whole, writes, part = kept.get(path, (None, 0, None))
+        if whole is not None and whole is value and writes == value._version:
+            return part
+        kind = self._kind(path, value)
+        part = kind.cut(
+            kind.join(Arguments([value], [leaves], [len(leaves[(self._rows,)])], 0)), rows
+        )
+        if isinstance(value, torch.Tensor) and path not in self._fresh:
+            kept[path] = (value, value._version, part)
+        return part
 
     def _join(self, calls: Sequence[Leaves], path: Path, rows: Sequence[int], pad: int) -> Any:
         values = [leaves[path] for leaves in calls]
