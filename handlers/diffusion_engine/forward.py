@@ -247,18 +247,10 @@ class Forward:
         return output
 
     def _run_item(self, call: ModelCall) -> Any:
-        """An encoder's or the VAE's call, in the dtype the request's pipeline has set."""
-        kept = call.model.dtype
-        try:
-            if call.dtype is not None:
-                call.model.to(dtype=call.dtype)
-            with self._served.adapters.adding(call.component, [call.blend]):
-                output = call.run()
-            self._synchronize()
-        finally:
-            # Some VAEs change their own dtype as they run; the next request finds it as it was.
-            if call.model.dtype != kept:
-                call.model.to(dtype=kept)
+        """An encoder's or the VAE's call."""
+        with self._served.adapters.adding(call.component, [call.blend]):
+            output = call.run()
+        self._synchronize()
         if call.kind == "decode":
             self.counts.decoder_calls += 1
         else:

@@ -43,9 +43,19 @@ class ModelCall:
     features: Features | None = None
 
     def run(self) -> Any:
-        """The real model's answer to these arguments."""
+        """The real model's answer to these arguments, in the dtype that the request asks for."""
         forward = self.model if self.method == "__call__" else getattr(self.model, self.method)
-        return forward(*self.args, **self.kwargs)
+        if self.kind in JOINED:
+            return forward(*self.args, **self.kwargs)
+        kept = self.model.dtype
+        try:
+            if self.dtype is not None:
+                self.model.to(dtype=self.dtype)
+            return forward(*self.args, **self.kwargs)
+        finally:
+            # Some VAEs change their own dtype as they run; the next request finds it as it was.
+            if self.model.dtype != kept:
+                self.model.to(dtype=kept)
 
 
 def pause(call: ModelCall) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from rig import Asked, Rig, apart, finish, instead, rig
+from safetensors import SafetensorError
 from transformer_rig import stage as family_stage
 
 from diffusion_core.profile import Shape
@@ -18,6 +19,7 @@ from diffusion_engine.previews.colours import LatentPreview, as_grid
 from diffusion_engine.previews.fitting import fit_preview, obtain_preview
 from diffusion_engine.previews.forecast import foreseen, listen
 from diffusion_engine.previews.scenes import dead_leaves
+from diffusion_engine.profiling import capture
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.served import ServedPipeline
 from diffusion_engine.snapshot import take
@@ -200,3 +202,50 @@ def test_a_fit_is_kept_on_disk(tmp_path: Path) -> None:
     assert torch.equal(first.weight, again.weight)
     file.write_bytes(b"not a map")
     assert obtain_preview(served, job, {"identity": "a"}, tmp_path) is not None
+
+
+def test_a_full_disk_costs_the_copy_that_is_kept_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = rig("sd")
+    served = ServedPipeline(stage.tasks, PromptCache(1 << 20))
+    job = replace(stage.job(Asked(steps=2)), shape=Shape(32, 32))
+
+    def full(_tensors: Any, path: Any) -> None:
+        Path(path).write_bytes(b"the half of it")
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("diffusion_engine.previews.fitting.save_file", full)
+    assert obtain_preview(served, job, {"identity": "a"}, tmp_path) is not None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_vae_that_its_pipeline_upcasts_is_fitted_and_measured() -> None:
+    """XL's inpainting encodes the masked image in float32 whatever the others run in."""
+    stage = rig("sdxl", dtype=torch.bfloat16)
+    stage.vae.register_to_config(force_upcast=True)
+    served = ServedPipeline(stage.tasks, PromptCache(1 << 20))
+    job = replace(stage.job(Asked(task="inpainting", steps=2)), shape=Shape(32, 32))
+    try:
+        with torch.no_grad():
+            assert torch.isfinite(fit_preview(served, job).weight).all()
+            assert capture(served, job).kind == "denoise"
+    finally:
+        stage.vae.register_to_config(force_upcast=False)
+    assert stage.vae.dtype == torch.bfloat16
+
+
+def test_a_scheduler_that_takes_more_than_others_is_heard() -> None:
+    import diffusers
+
+    made = diffusers.CogVideoXDPMScheduler(prediction_type="epsilon")
+    made.set_timesteps(4)
+    listen(made)
+    sample, before = torch.randn(1, 4, 8, 8), None
+    for number, timestep in enumerate(made.timesteps):
+        back = made.timesteps[number - 1] if number else None
+        answer = torch.zeros_like(sample)
+        sample, before = made.step(answer, before, timestep, back, sample, return_dict=False)
+        clean = foreseen(made)
+        assert clean is not None
+        assert torch.isfinite(clean).all()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -185,10 +184,12 @@ def _read(path: Path) -> LatentPreview | None:
 
 
 def _write(path: Path, preview: LatentPreview) -> None:
+    tensors = {"weight": preview.weight, "bias": preview.bias}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            save_file({"weight": preview.weight, "bias": preview.bias}, file.name)
-        os.replace(file.name, path)
-    except OSError as error:
-        logger.warning("the previews are not kept: %s: %s", path.parent, error.strerror)
+        with tempfile.TemporaryDirectory(dir=path.parent, suffix=".part") as folder:
+            save_file(tensors, Path(folder) / path.name)
+            (Path(folder) / path.name).replace(path)
+    except (OSError, SafetensorError) as error:
+        # safetensors has an error of its own for a full disk.
+        logger.warning("the previews are not kept: %s: %s", path.parent, error)

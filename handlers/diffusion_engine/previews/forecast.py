@@ -7,6 +7,7 @@ the model saw them, its answer after guidance, and the time of the step.
 from __future__ import annotations
 
 import functools
+import inspect
 from dataclasses import dataclass
 from math import exp, log, sqrt
 from typing import Any
@@ -45,7 +46,7 @@ def foreseen(scheduler: Any) -> torch.Tensor | None:
     z − t·u of a flow's answer u. A scheduler that counts otherwise may tell them itself.
     """
     notes: _Notes = getattr(scheduler, NOTES)
-    if notes.answer is None or notes.sample is None:
+    if notes.answer is None or notes.sample is None or notes.timestep is None:
         return None
     answer, sample = notes.answer.float(), notes.sample.float()
     config, time = scheduler.config, float(torch.as_tensor(notes.timestep).reshape(-1)[0])
@@ -79,17 +80,21 @@ def _signal_and_noise(alphas: torch.Tensor, time: float) -> tuple[float, float]:
 def _listening(kind: Any) -> type:
     """A scheduler's class, by the same name, that notes what it is given."""
 
-    # The signatures stay: pipelines read from them what a scheduler takes.
+    signature = inspect.signature(kind.step)
+
+    # The signatures stay: pipelines read from them what a scheduler takes, and in which order.
     @functools.wraps(kind.step)
-    def step(
-        self: Any, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        result = kind.step(self, model_output, timestep, sample, *args, **kwargs)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = kind.step(self, *args, **kwargs)
+        given = signature.bind(self, *args, **kwargs).arguments
         notes: _Notes = getattr(self, NOTES)
-        notes.answer, notes.timestep, notes.sample = model_output, timestep, sample
-        rows, seen = len(model_output), notes.seen
+        notes.answer, notes.timestep = given.get("model_output"), given.get("timestep")
+        notes.sample = given.get("sample")
+        if notes.answer is None:
+            return result
+        rows, seen = len(notes.answer), notes.seen
         # Both sides of guidance are scaled at once, each with all the latents.
-        if seen is not None and seen.shape[1:] == model_output.shape[1:] and len(seen) >= rows:
+        if seen is not None and seen.shape[1:] == notes.answer.shape[1:] and len(seen) >= rows:
             notes.sample = seen[:rows]
         own = result[1] if isinstance(result, tuple) and len(result) > 1 else None
         notes.seen, notes.told = None, getattr(result, "pred_original_sample", own)
