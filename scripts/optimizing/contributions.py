@@ -44,6 +44,7 @@ def contributions(
         for seed, prompt in enumerate(prompts):
             pipeline(
                 prompt,
+                negative_prompt=defaults.negative_prompt,
                 num_inference_steps=defaults.num_inference_steps,
                 guidance_scale=defaults.guidance_scale,
                 width=defaults.width,

@@ -9,22 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_core.errors import ConfigError
-
-_DENOISERS = ("unet", "transformer")
+from diffusion_core.feature_cache import DENOISERS
+from diffusion_core.identity import digest
 
 Tell = Callable[[str], None]
 
 
-def prepare(source: Path, what: Mapping[str, Any], target: Path, tell: Tell) -> Path:
-    """The folder of a variant: `source` itself, or `target`, a copy that was changed.
+def prepare(source: Path, what: Mapping[str, Any], name: Path, tell: Tell) -> Path:
+    """The folder of a variant: `source` itself, or a copy beside `name` that was changed.
 
-    A copy is whole or not there; one from an earlier run is taken as it is.
+    A copy is whole or not there. One from an earlier run is taken if it was made of the same
+    files; those made of others are removed.
     Raises `ConfigError` where the pipeline cannot be changed so.
     """
     if not what:
         return source
+    target = name.with_name(f"{name.name}-{_made_of(source, what)}")
     if target.is_dir():
         return target
+    for old in name.parent.glob(f"{name.name}-{'[0-9a-f]' * _DIGITS}"):
+        shutil.rmtree(old)
     partial = target.with_name(f".{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial)
@@ -35,6 +39,21 @@ def prepare(source: Path, what: Mapping[str, Any], target: Path, tell: Tell) -> 
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+_DIGITS = 12
+
+
+def _made_of(source: Path, what: Mapping[str, Any]) -> str:
+    """Tells copies apart that were made of other files, or otherwise."""
+    folders = [source, *(Path(value) for value in what.values() if isinstance(value, str))]
+    files = {
+        str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    return digest({"what": dict(what), "files": files})[:_DIGITS]
 
 
 def _mask(folder: Path, part: float, tell: Tell) -> None:
@@ -81,9 +100,9 @@ _CHANGES: dict[str, Callable[[Path, Any, Tell], None]] = {
 
 
 def _homes(folder: Path) -> list[Path]:
-    found = [folder / name for name in _DENOISERS if (folder / name / "config.json").is_file()]
+    found = [folder / name for name in DENOISERS if (folder / name / "config.json").is_file()]
     if not found:
-        raise ConfigError(f"{folder}: has neither of {', '.join(_DENOISERS)}")
+        raise ConfigError(f"{folder}: has none of {', '.join(DENOISERS)}")
     return found
 
 

@@ -85,6 +85,8 @@ class Drawer:
     def draw(self, requests: Sequence[Mapping[str, Any]], *, keep: bool = False) -> Drawn:
         """Asks for pictures together; `keep`: and returns them. Raises `VariantError`."""
         answer = self._ask({"do": "draw", "requests": list(requests), "keep": keep})
+        if not all(answer["steps"]):
+            raise VariantError("this pipeline tells of no steps: it has no callback for them")
         took = zip(answer["denoising"], answer["steps"], strict=True)
         return Drawn(
             seconds=answer["seconds"],

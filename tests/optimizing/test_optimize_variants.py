@@ -96,6 +96,12 @@ def test_zeros_are_in_the_folder_s_weights(tmp_path: Path) -> None:
     # A second run finds what the first one made.
     assert prepare(source, {"mask": 0.5}, tmp_path / "masked", told.append) == folder
     assert len(told) == 1
+    # Weights that were trained again are other weights.
+    (source / "unet" / "diffusion_pytorch_model.safetensors").touch()
+    again = prepare(source, {"mask": 0.5}, tmp_path / "masked", told.append)
+    assert again != folder
+    assert again.is_dir()
+    assert not folder.exists()
 
 
 def test_a_folder_that_is_no_tiny_vae_is_refused(tmp_path: Path) -> None:
@@ -103,4 +109,4 @@ def test_a_folder_that_is_no_tiny_vae_is_refused(tmp_path: Path) -> None:
     for given in (tmp_path / "none", source / "vae"):
         with pytest.raises(ConfigError, match="AutoencoderTiny"):
             prepare(source, {"tiny_vae": str(given)}, tmp_path / "changed", lambda _: None)
-        assert not (tmp_path / "changed").exists()
+        assert not list(tmp_path.glob("*changed*"))

@@ -39,13 +39,15 @@ class FeatureCache:
         self._exact = exact
         self._most = settings.max_mb << 20
         self._now: Passage | None = None
-        self._requests: weakref.WeakSet[Features] = weakref.WeakSet()
+        self._requests: weakref.WeakValueDictionary[int, Features] = weakref.WeakValueDictionary()
         install(self._anatomy, lambda: self._now)
 
     @property
     def nbytes(self) -> int:
         """Memory that the requests in flight hold."""
-        return sum(features.nbytes for features in list(self._requests))
+        # References are listed at once: a walk would fail when a request comes meanwhile.
+        held = (reference() for reference in self._requests.valuerefs())
+        return sum(features.nbytes for features in held if features is not None)
 
     @property
     def has_room(self) -> bool:
@@ -55,7 +57,7 @@ class FeatureCache:
     def for_request(self) -> Features:
         """What a new request keeps of this denoiser; it is gone with the request."""
         features = Features(self._interval)
-        self._requests.add(features)
+        self._requests[id(features)] = features
         return features
 
     def rows_of(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from diffusion_core.errors import ConfigError
+from diffusion_core.feature_cache import DENOISERS
 from diffusion_core.model_config import HandlerSettings, Optimization
 from diffusion_engine.recipes.channels import load_pruned
 from diffusion_engine.recipes.guidance import require_guided_rows
@@ -18,9 +19,6 @@ from diffusion_engine.recipes.quantization import quantize
 from diffusion_engine.recipes.skipping import skip_blocks
 
 logger = logging.getLogger(__name__)
-
-DENOISERS = ("unet", "transformer", "transformer_2", "prior", "decoder")
-"""What pipelines call the models that run at every step."""
 
 
 def parts_of_its_own(

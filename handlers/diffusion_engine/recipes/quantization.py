@@ -16,17 +16,19 @@ _GROUPS = (64, 32, 16)
 
 
 def quantize(model: torch.nn.Module, scheme: str) -> int:
-    """Quantizes the model's linear layers in place; returns how many.
+    """Quantizes the model's linear layers in place; returns how many it changed.
 
     int8_weights: one scale a channel, products in the model's dtype. int8_dynamic: activations too,
     each token with a scale of its own, products in int8; rows do not see each other, but a last bit
     that differs with the size of a call is rounded to another integer. int4_weights: a scale for
-    each group of weights, every value in a byte of memory. int4_packed: two in a byte, CUDA only.
+    each group of weights, every value in a byte of memory; layers whose width no group divides stay.
+    int4_packed: two in a byte, CUDA only.
 
     Raises `ConfigError` where torchao is missing, or refuses this scheme on this machine.
     """
     ao = _torchao()
-    layers = [name for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)]
+    layers = [one for one in model.modules() if isinstance(one, torch.nn.Linear)]
+    before = [type(one.weight) for one in layers]
     if not layers:
         raise ConfigError("handler.optimization.quantization: the denoiser has no linear layers")
     try:
@@ -37,7 +39,8 @@ def quantize(model: torch.nn.Module, scheme: str) -> int:
         raise ConfigError(
             f"handler.optimization.quantization: torchao refuses {scheme} here: {reason}"
         ) from None
-    return len(layers)
+    changed = zip(layers, before, strict=True)
+    return sum(type(one.weight) is not kind for one, kind in changed)
 
 
 def _configs(ao: Any, scheme: str) -> dict[int, Any]:
