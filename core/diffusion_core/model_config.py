@@ -146,6 +146,10 @@ class HandlerSettings(_Section):
                 "ip_adapter goes with neither feature_cache nor optimization.skipped_blocks: each "
                 "row's scale must meet that row in every block"
             )
+        if self.ip_adapter is not None and self.attention == "eager":
+            raise ValueError(
+                "ip_adapter needs attention sdpa or xformers: diffusers gives its layers one of them"
+            )
         if self.ip_adapter is not None and self.offload != "none":
             raise ValueError("ip_adapter needs offload none: the UNet stays in place")
         return self

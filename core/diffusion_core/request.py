@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import ceil
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -169,10 +170,12 @@ class RequestSchema:
 
     def _refuse_no_steps(self, steps: int, strength: float) -> None:
         if self.capabilities.whole_steps and int(steps * strength) < 1:
+            # Rounded up: 49 · (1 / 49) is below one.
+            least = ceil(1e6 / steps) / 1e6
             raise InvalidFieldError(
-                f"strength: leaves none of the {steps} steps; it must be at least {1 / steps:g}",
+                f"strength: leaves none of the {steps} steps; it must be at least {least:.6g}",
                 field="strength",
-                bound={"minimum": 1 / steps},
+                bound={"minimum": least},
             )
 
     def _check_defaults(self) -> None:

@@ -79,6 +79,14 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_the_least_strength_that_is_told_is_enough(client: Client, steps: int) -> None:
+    row = {**GOOD, "num_inference_steps": steps, "strength": 0.1}
+    status, _, problem = client.one(row)
+    assert (status, problem["field"]) == (422, "strength")
+    assert client.one({**row, "strength": problem["bound"]["minimum"]})[0] == 200
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from diffusion_core.capabilities import Task
 from diffusion_core.conditioning import IPAdapterSettings, require_controlnet_fits
@@ -50,6 +51,8 @@ def load_image_prompts(pipeline: Any, folder: Path, settings: IPAdapterSettings)
             local_files_only=True,
         )
         return ImagePrompts(pipeline)
+    except (OSError, SafetensorError) as error:
+        raise _no_adapter(f"cannot be read ({type(error).__name__})") from error
     except (RuntimeError, ValueError, KeyError) as error:
         raise _no_adapter(f"does not fit this pipeline ({type(error).__name__})") from error
 
