@@ -115,9 +115,12 @@ class StepCurve(BaseModel):
         Memory and saturation go with rows times pixels, so a larger shape keeps fewer rows.
         """
         most = max(min(self.seconds), int(max(self.seconds) / max(1.0, ratio)))
-        return self.model_copy(
-            update={"seconds": {b: t * ratio for b, t in self.seconds.items() if b <= most}}
-        )
+        return self.with_seconds({b: t * ratio for b, t in self.seconds.items() if b <= most})
+
+    def with_seconds(self, seconds: dict[int, float]) -> StepCurve:
+        """This curve with other seconds; `ValidationError` where they make none."""
+        # Made anew: a copy would keep the cap that this curve may have found for itself.
+        return StepCurve(seconds=seconds, unit=self.unit, limit=self.limit, stopped=self.stopped)
 
 
 class BatchProfile(BaseModel):

@@ -171,12 +171,13 @@ def _mean(parts: Sequence[Parts]) -> Parts:
     }
     return Parts(
         **means,
-        step=_mean_curve([one.step for one in parts]),
-        denoiser=_mean_curve([one.denoiser for one in parts]),
+        step=mean_curve([one.step for one in parts]),
+        denoiser=mean_curve([one.denoiser for one in parts]),
     )
 
 
-def _mean_curve(curves: Sequence[StepCurve]) -> StepCurve:
+def mean_curve(curves: Sequence[StepCurve]) -> StepCurve:
+    """The mean of what workers measured at the same time, at the sizes that all of them did."""
     rows = set.intersection(*(set(curve.seconds) for curve in curves))
     seconds = {count: fmean(curve.seconds[count] for curve in curves) for count in sorted(rows)}
-    return curves[0].model_copy(update={"seconds": seconds})
+    return curves[0].with_seconds(seconds)

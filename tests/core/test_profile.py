@@ -66,6 +66,16 @@ def test_an_unknown_size_is_estimated_from_the_next_larger() -> None:
     assert found.curve(Shape(2048, 1024)).seconds == {1: 8.0}
 
 
+def test_an_estimate_finds_a_cap_of_its_own_whatever_was_read_of_its_base_before() -> None:
+    base = curve({1: 1.0, 2: 1.1, 4: 1.3, 8: 1.6})
+    assert (base.cap, base.row_seconds) == (8, 0.2)
+    larger = base.scaled(4.0)
+    assert larger.seconds == {1: 4.0, 2: 4.4}
+    assert (larger.cap, larger.row_seconds) == (2, 2.2)
+    slower = base.with_seconds({1: 1.0, 2: 2.0})
+    assert (slower.cap, slower.row_seconds, slower.limit) == (1, 1.0, 8)
+
+
 def test_an_empty_profile_has_no_curve() -> None:
     with pytest.raises(KeyError):
         profile().curve(Shape(8, 8))

@@ -9,9 +9,10 @@ import pytest
 
 from choosing.counting import count
 from diffusion_core.model_config import read_model_config
-from diffusion_core.profile import Shape
+from diffusion_core.profile import Shape, StepCurve
 from diffusion_engine.service import DiffusionService
 from tiny import tiny_stable_diffusion
+from tuning.layouts import mean_curve
 from tuning.parts import measure_parts
 from unpacked import unpack
 
@@ -46,3 +47,14 @@ def test_larger_batches_do_more_and_read_the_weights_once(service: DiffusionServ
     assert sum(one.flops for one in counted.decode) > 0
     assert counted.weights_gb > 0
     assert (counted.rows, counted.steps) == (2, 3)
+
+
+def test_the_mean_of_two_workers_has_a_cap_of_its_own() -> None:
+    first, second = (
+        StepCurve(seconds=seconds, limit=4, stopped="limit")
+        for seconds in ({1: 1.0, 2: 1.1, 4: 1.2}, {1: 1.0, 2: 2.1})
+    )
+    assert (first.cap, second.cap) == (4, 1)
+    both = mean_curve([first, second])
+    assert both.seconds == {1: 1.0, 2: 1.6}
+    assert both.cap == 2
