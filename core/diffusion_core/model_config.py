@@ -148,7 +148,7 @@ class HandlerSettings(_Section):
             )
         if self.ip_adapter is not None and self.attention == "eager":
             raise ValueError(
-                "ip_adapter needs attention sdpa or xformers: diffusers gives its layers one of them"
+                "ip_adapter needs attention sdpa or xformers: diffusers has no other for its layers"
             )
         if self.ip_adapter is not None and self.offload != "none":
             raise ValueError("ip_adapter needs offload none: the UNet stays in place")

@@ -21,7 +21,7 @@ def quantize(model: torch.nn.Module, scheme: str) -> int:
     int8_weights: one scale a channel, products in the model's dtype. int8_dynamic: activations too,
     each token with a scale of its own, products in int8; rows do not see each other, but a last bit
     that differs with the size of a call is rounded to another integer. int4_weights: a scale for
-    each group of weights, every value in a byte of memory; layers whose width no group divides stay.
+    each group of weights, every value in a byte of memory; layers that no group divides stay.
     int4_packed: two in a byte, CUDA only.
 
     Raises `ConfigError` where torchao is missing, or refuses this scheme on this machine.
