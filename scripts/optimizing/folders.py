@@ -14,6 +14,9 @@ from diffusion_core.identity import digest
 
 Tell = Callable[[str], None]
 
+_DIGITS = 12
+"""Of the digest in a copy's name."""
+
 
 def prepare(source: Path, what: Mapping[str, Any], name: Path, tell: Tell) -> Path:
     """The folder of a variant: `source` itself, or a copy beside `name` that was changed.
@@ -33,15 +36,12 @@ def prepare(source: Path, what: Mapping[str, Any], name: Path, tell: Tell) -> Pa
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial)
     try:
-        for name, value in what.items():
-            _CHANGES[name](partial, value, tell)
+        for change, value in what.items():
+            _CHANGES[change](partial, value, tell)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
-
-
-_DIGITS = 12
 
 
 def _made_of(source: Path, what: Mapping[str, Any]) -> str:

@@ -129,7 +129,7 @@ class JoiningRule:
         leaves = flatten(self._arguments(call))
         return nest(
             {
-                path: self._part(path, leaves, slice(start, stop), kept)
+                path: self._part(path, leaves, start, stop, kept)
                 for path, value in leaves.items()
                 if value is not None or path[0] not in self._residuals
             }
@@ -150,15 +150,13 @@ class JoiningRule:
             return kind
         return _PER_ROW if isinstance(value, torch.Tensor) else _SHARED
 
-    def _part(self, path: Path, leaves: Leaves, rows: slice, kept: Cuts) -> Any:
-        value = leaves[path]
+    def _part(self, path: Path, leaves: Leaves, start: int, stop: int, kept: Cuts) -> Any:
+        value, rows = leaves[path], len(leaves[(self._rows,)])
         whole, writes, part = kept.get(path, (None, 0, None))
         if whole is not None and whole is value and writes == value._version:
             return part
         kind = self._kind(path, value)
-        part = kind.cut(
-            kind.join(Arguments([value], [leaves], [len(leaves[(self._rows,)])], 0)), rows
-        )
+        part = kind.cut(kind.join(Arguments([value], [leaves], [rows], 0)), slice(start, stop))
         if isinstance(value, torch.Tensor) and path not in self._fresh:
             kept[path] = (value, value._version, part)
         return part
