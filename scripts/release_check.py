@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,9 +22,10 @@ import typer
 
 from archiving.unpacked import unpacked
 from releasing import bill, licences, locks, packages, versions
+from releasing.checks import Checks
 from releasing.clean_environment import CleanEnvironment
-from serving.cli import ROOT, console, program, run, step
-from serving.errors import Trouble
+from serving.cli import ROOT, console, program, run
+from serving.output import emptied
 
 OUT = ROOT / "run" / "release"
 
@@ -36,39 +37,38 @@ CONFIG = ROOT / "config" / "models" / "emoji.yaml"
 
 @app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="Where the files go; emptied first.")] = OUT,
+    out: Annotated[
+        Path, typer.Option(help="Where the files go: an empty folder, or a former check's.")
+    ] = OUT,
     quick: Annotated[bool, typer.Option(help="Without the clean environment.")] = False,
 ) -> None:
     """Checks one thing after another; ends with 1 if any is wrong, and says all that is."""
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    found: list[str] = []
-
-    def check(sentence: str, faults: Callable[[], list[str]]) -> None:
-        with step(sentence):
-            wrong = faults()
-        found.extend(wrong)
-        console.print(f"[{'red' if wrong else 'green'}]{sentence}: {len(wrong) or 'nothing'} wrong")
-        for fault in wrong:
-            console.print(f"  {fault}", markup=False, highlight=False)
-
-    check("versions and upgrade notes", versions.faults)
+    emptied(out, "release-check")
+    checks = Checks()
+    checks.check("versions and upgrade notes", versions.faults)
     for image in locks.images():
-        check(f"the lock of {image}", lambda image=image: locks.faults(image))  # type: ignore[misc]
-    with step("building the packages"):
-        built = packages.build(out)
-    check("the packages", lambda: packages.faults(built))
+        checks.check(f"the lock of {image}", partial(locks.faults, image))
+    made: list[packages.Built] = []
+    checks.check("the packages", partial(_packed, out, made))
     if not quick:
-        check("a clean environment", lambda: _tried(built, out))
+        for built in made:
+            checks.check("a clean environment", partial(_tried, built, out))
     newest = versions.newest_change()
     if newest is not None and newest[1] == "unreleased":
         console.print(
             "CHANGELOG.md calls this version unreleased: give it its date.", style="yellow"
         )
-    for file in sorted(one for one in out.iterdir() if one.is_file()):
+    for file in sorted(one for one in out.iterdir() if one.is_file() and one.name[0] != "."):
         console.print(f"{file} ({file.stat().st_size / 1e3:.0f} kB)", highlight=False)
-    if found:
+    if checks.found:
         sys.exit(1)
+
+
+def _packed(out: Path, made: list[packages.Built]) -> list[str]:
+    """Builds the packages, which are added to `made`, and looks into them."""
+    built = packages.build(out)
+    made.append(built)
+    return packages.faults(built)
 
 
 def _tried(built: packages.Built, out: Path) -> list[str]:
@@ -85,8 +85,6 @@ def _tried(built: packages.Built, out: Path) -> list[str]:
             clean.draw(folder, work)
         bill.write(clean.python, out / f"{built.wheel.stem.split('-py3')[0]}.cdx.json")
         found = licences.of_environment(clean.python)
-    except Trouble as error:
-        return [str(error)]
     finally:
         shutil.rmtree(work / "venv", ignore_errors=True)
     return licences.faults(found, licences.Policy.read())

@@ -25,6 +25,7 @@ from drilling.pods import MODEL
 from drilling.report import publish, table, write
 from serving.cli import ROOT, console, program, run
 from serving.errors import Trouble
+from serving.output import emptied
 
 app = program("Machines that are taken away while they draw.")
 
@@ -56,15 +57,15 @@ def main(
     load: Annotated[float, typer.Option(min=0.01, help="Of what one endpoint draws.")] = 1.2,
     reclaim_s: Annotated[float, typer.Option(min=1, help="Seconds between losses.")] = 25.0,
     seed: Annotated[int, typer.Option(help="Draws requests and losses.")] = 11,
-    out: Annotated[Path, typer.Option(help="Folder for the drill and its report.")] = (
-        ROOT / "run" / "spot-drill"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="For the drill and its report: empty, or a former drill's.")
+    ] = (ROOT / "run" / "spot-drill"),
     docs: Annotated[bool, typer.Option("--docs", help="Renew docs/spot.md as well.")] = False,
 ) -> None:
     """Drills, and writes report.json, report.md and timeline.png."""
     if shutil.which("redis-server") is None:
         raise Trouble("The drill needs a redis-server; on Debian: apt-get install redis-server.")
-    shutil.rmtree(out, ignore_errors=True)
+    emptied(out, "spot-drill")
     plan = Plan(60 * minutes, pods=pods, load=load, reclaim_s=reclaim_s, seed=seed)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:

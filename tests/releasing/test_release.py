@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from releasing import licences, packages, versions
+from releasing import licences, locks, packages, versions
+from releasing.checks import Checks
 from releasing.licences import Policy
 from serving.cli import ROOT
 from serving.errors import Trouble
@@ -90,6 +91,21 @@ def test_the_wheel_is_to_hold_code_and_data() -> None:
     assert any(name.endswith(".lua") for name in wanted)
     assert any(name.endswith(".j2") for name in wanted)
     assert not any("__pycache__" in name for name in wanted)
+
+
+def test_a_check_that_cannot_be_made_does_not_keep_the_next_from_being_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = Checks()
+    checks.check("a lock", lambda: locks.faults("gateway", tmp_path))
+    checks.check("the rest", lambda: ["one fault", "another"])
+    checks.check("nothing", list)
+    assert checks.found == [
+        "There is no lock of gateway; `make lock` writes it.",
+        "one fault",
+        "another",
+    ]
+    assert "the rest: 2 wrong" in capsys.readouterr().out
 
 
 @pytest.mark.full
