@@ -126,7 +126,8 @@ def _speed(
         profile = rooflines.estimate(sheet, name)
     except ConfigError as error:
         return Speed(0.0, 0.0, True, error.message)
-    return speed(profile, p99, estimate=True, note=rooflines.note)
+    one = speed(profile, p99, estimate=True, note=rooflines.note)
+    return one.side_by_side(machine.accelerators)
 
 
 def _say(found: Choice, p99: float) -> None:

@@ -7,11 +7,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 import choose_instance
 from archiving.unpacked import unpacked
 from diffusion_core.profile import StepCurve
+from diffusion_costs.fleets.planning import Speed
 from diffusion_costs.tuning.measured import Layout, Overhead, Parts, ServiceProfile
 from tuning.conditions import archive_conditions
 
@@ -76,6 +78,30 @@ def test_a_latency_that_nothing_meets_says_what_is_fastest(profile: Path, tmp_pa
     said = " ".join(result.output.split())
     assert result.exit_code == 1
     assert "No machine meets a 99th percentile of 0.1 s. The fastest is cpu-2" in said
+
+
+def test_an_estimate_counts_a_machines_accelerators(
+    profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = yaml.safe_load((choose_instance.CONFIG / "prices.yaml").read_text())
+    known = document["machines"]
+    one = known["a10g"]
+    machines = {"cpu-2": known["cpu-2"], "a10g": one, "four": {**one, "accelerators": 4}}
+    table = tmp_path / "prices.yaml"
+    table.write_text(yaml.safe_dump({**document, "machines": machines}))
+    # In place of counting operations and simulating, which take longer than this test may.
+    monkeypatch.setattr(choose_instance.Rooflines, "estimate", lambda *_: None)
+    plain = Speed(0.5, 1.0, estimate=True, note="a guess")
+    monkeypatch.setattr(choose_instance, "speed", lambda *_, **__: plain)
+    result = run(tmp_path, profile, "--rate", 1, "--p99", 3, "--prices", table, "--estimates")
+    assert result.exit_code == 0, result.output
+    rates = {
+        one["machine"]: (one["images_per_hour"], one["note"])
+        for one in json.loads((tmp_path / "instances.json").read_text())["machines"]
+    }
+    assert rates["a10g"] == (1800, "a guess")
+    assert rates["four"] == (7200, "a guess; 4 accelerators")
+    assert rates["cpu-2"] == (1800, "a guess")
 
 
 def test_bad_input_is_told(profile: Path, tmp_path: Path) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from itertools import product
+from math import comb, prod
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffusion_core.errors import ConfigError
+from diffusion_costs.fleets import planning
 from diffusion_costs.fleets.choice import choose, what_could_be
 from diffusion_costs.fleets.datasheets import Datasheets
 from diffusion_costs.fleets.planning import (
@@ -79,6 +85,70 @@ def test_how_often_too_few_are_there() -> None:
     both = short_of(1, 0, [1, 1], behaviour)
     away = 1 - (1 - dry) * 0.9
     assert both == pytest.approx(away**2)
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(0, 40),
+    st.lists(st.integers(0, 40), min_size=1, max_size=3),
+    st.floats(0.01, 0.99),
+)
+def test_the_tail_is_the_binomial_sum(
+    needed: int, on_demand: int, spot: list[int], away: float
+) -> None:
+    behaviour = SETTINGS.spot.model_copy(update={"life_h": 1 - away, "away_h": away})
+    dry, missing = behaviour.dry, needed - on_demand
+    short = 0.0
+    for pools in product((True, False), repeat=len(spot)):
+        there = sum(count for count, is_dry in zip(spot, pools, strict=True) if not is_dry)
+        chance = prod(dry if is_dry else 1 - dry for is_dry in pools)
+        short += chance * sum(
+            comb(there, up) * (1 - away) ** up * away ** (there - up)
+            for up in range(min(there + 1, max(0, missing)))
+        )
+    assert short_of(needed, on_demand, spot, behaviour) == pytest.approx(short, abs=1e-9)
+
+
+def test_thousands_of_spot_machines_are_counted_in_floats() -> None:
+    behaviour = SETTINGS.spot
+    # A tenth of 10,000 is away, give or take 30: nine in ten are there half of the time.
+    assert short_of(9000, 0, [10_000], behaviour) == pytest.approx(1 / 24 + 23 / 48, abs=0.01)
+    assert short_of(8000, 0, [10_000], behaviour) == pytest.approx(1 / 24)
+    assert short_of(9900, 0, [10_000], behaviour) == 1.0
+
+
+def test_a_fleet_of_hundreds_is_planned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(needed: int, on_demand: int, spot: Sequence[int], behaviour: Spot) -> float:
+        asked.append(needed)
+        return short_of(needed, on_demand, spot, behaviour)
+
+    monkeypatch.setattr(planning, "short_of", counted)
+    table = prices(a=machine(1.0, 0.2), b=machine(1.1, 0.2, region="there"))
+    found = fleets(offers(table, a=1 / 6, b=1 / 6), 60.0, SETTINGS, "USD")
+    assert {one.needed for one in found} == {360}
+    assert all(one.reason or one.short <= 0.01 for one in found)
+    # By bisection about ten looks for each split, not hundreds.
+    assert len(asked) < 12 * 3 * 362
+
+
+def test_a_fleet_of_a_million_tries_some_splits() -> None:
+    table = prices(a=machine(1.0, 0.2))
+    found = fleets(offers(table, a=1e-3), 1000.0, SETTINGS, "USD")
+    assert {one.needed for one in found} == {1_000_000}
+
+
+def test_on_demand_machines_of_a_mixed_fleet_are_the_cheapest_regions() -> None:
+    table = prices(
+        a=machine(None, 0.9, region="nowhere"),
+        b=machine(3.0, 0.9, region="here"),
+        c=machine(1.0, 0.9, region="there"),
+    )
+    found = fleets(offers(table, a=2.0, b=2.0, c=2.0), 5.0, SETTINGS, "USD")
+    mixed = [one for one in found if one.on_demand and len(one.offers) == 3]
+    assert [[of.name for of in one.offers] for one in mixed] == [["c", "b", "a"]]
+    assert mixed[0].name.startswith(f"{mixed[0].on_demand} × c + ")
 
 
 def test_spot_alone_goes_all_at_once() -> None:

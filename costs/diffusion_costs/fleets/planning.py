@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import product
-from math import ceil, comb
+from decimal import Decimal
+from math import ceil, exp, lgamma, log, log1p
 
 from diffusion_core.errors import ConfigError
 from diffusion_costs.fleets.settings import FleetSettings, Spot
@@ -15,6 +17,12 @@ from diffusion_costs.prices import Machine, Prices, Purchase
 
 MOST_SPARE = 3
 """Times the machines that are needed up to which more spot machines are tried."""
+
+MOST_SPLITS = 500
+"""About as many splits between on-demand and spot machines are tried of a fleet, at most."""
+
+_NEGLIGIBLE = 1e-17
+"""A part of a sum that no longer changes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,14 @@ class Speed:
     p99: float
     estimate: bool
     note: str
+
+    def side_by_side(self, accelerators: int) -> Speed:
+        """Of so many accelerators with arrivals of their own, where this is the speed of one."""
+        if accelerators < 2 or not self.rate:
+            return self
+        return replace(
+            self, rate=self.rate * accelerators, note=f"{self.note}; {accelerators} accelerators"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +160,47 @@ def short_of(needed: int, on_demand: int, spot: Sequence[int], behaviour: Spot) 
     missing = needed - on_demand
     if missing <= 0:
         return 0.0
-    enough = 0.0
-    for dry in product((True, False), repeat=len(spot)):
-        chance = 1.0
-        for is_dry in dry:
-            chance *= behaviour.dry if is_dry else 1 - behaviour.dry
-        there = sum(count for count, is_dry in zip(spot, dry, strict=True) if not is_dry)
-        enough += chance * sum(
-            comb(there, up) * (1 - behaviour.missing) ** up * behaviour.missing ** (there - up)
-            for up in range(missing, there + 1)
-        )
-    return 1 - enough
+    return sum(
+        chance * _more_away(there, there - missing, behaviour.missing)
+        for there, chance in _not_dry(spot, behaviour.dry).items()
+    )
+
+
+def _not_dry(spot: Sequence[int], dry: float) -> dict[int, float]:
+    """How likely it is that the pools which are not dry are of so many machines together."""
+    chances = {0: 1.0}
+    for count in spot:
+        joined: dict[int, float] = defaultdict(float)
+        for there, chance in chances.items():
+            joined[there] += chance * dry
+            joined[there + count] += chance * (1 - dry)
+        chances = joined
+    return chances
+
+
+def _more_away(machines: int, spare: int, away: float) -> float:
+    """P(X > spare) of a binomial X: so many machines, each away for a part of the time.
+
+    Summed from the bound outwards on the side of the smaller terms, until they add nothing; a
+    binomial coefficient as a whole number has thousands of digits for a thousand machines.
+    """
+    if spare < 0 or spare >= machines:
+        return float(spare < 0)
+    outer = spare + 1 > machines * away
+    k, odds = (spare + 1, away / (1 - away)) if outer else (spare, (1 - away) / away)
+    term = exp(
+        lgamma(machines + 1)
+        - lgamma(k + 1)
+        - lgamma(machines - k + 1)
+        + k * log(away)
+        + (machines - k) * log1p(-away)
+    )
+    found = 0.0
+    while term > found * _NEGLIGIBLE:
+        found += term
+        term *= odds * ((machines - k) / (k + 1) if outer else k / (machines - k + 1))
+        k += 1 if outer else -1
+    return min(1.0, found) if outer else max(0.0, 1 - found)
 
 
 def _of_kind(
@@ -168,7 +214,7 @@ def _of_kind(
         yield Fleet(kinds, count, [0], needed, 0.0, monthly)
     if any(one.spot is None for one in kinds):
         return
-    mixes = [0] if first.on_demand is None else range(needed + 1)
+    mixes = [0] if first.on_demand is None else _splits(needed)
     best: dict[bool, Fleet] = {}
     for on_demand in mixes:
         spot = _fewest_spot(needed, on_demand, len(kinds), settings)
@@ -207,12 +253,24 @@ def _monthly(
 def _fewest_spot(
     needed: int, on_demand: int, pools: int, settings: FleetSettings
 ) -> list[int] | None:
-    """The fewest spot machines beside the on-demand ones: one spare, and seldom short."""
-    for count in range(max(1, needed + 1 - on_demand), MOST_SPARE * needed + 2):
+    """The fewest spot machines beside the on-demand ones: one spare, and seldom short.
+
+    By bisection: a machine more, which is one more of one pool, never makes it short more often.
+    """
+
+    def enough(count: int) -> bool:
         spot = _spread(count, pools)
-        if short_of(needed, on_demand, spot, settings.spot) <= settings.short_part:
-            return spot
-    return None
+        return short_of(needed, on_demand, spot, settings.spot) <= settings.short_part
+
+    counts = range(max(1, needed + 1 - on_demand), MOST_SPARE * needed + 2)
+    if not enough(counts[-1]):
+        return None
+    return _spread(counts[bisect_left(counts, True, key=enough)], pools)
+
+
+def _splits(needed: int) -> list[int]:
+    """On-demand machines that are tried beside spot ones: of a large fleet not each number."""
+    return [*range(0, needed, max(1, needed // MOST_SPLITS)), needed]
 
 
 def _spread(count: int, pools: int) -> list[int]:
@@ -227,7 +285,13 @@ def _pools(offers: Sequence[Offer]) -> Iterator[list[Offer]]:
             by_type.setdefault((one.machine.provider, one.machine.type), []).append(one)
     for kinds in by_type.values():
         if len({one.machine.region for one in kinds}) > 1:
-            yield sorted(kinds, key=lambda one: one.name)
+            yield sorted(kinds, key=_by_price)
+
+
+def _by_price(one: Offer) -> tuple[bool, Decimal, str]:
+    """The cheapest on demand first: a fleet of several regions has its on-demand machines there."""
+    price = one.on_demand
+    return price is None, price.amount if price else Decimal(0), one.name
 
 
 def _price(prices: Prices, name: str, purchase: Purchase, at: datetime) -> Money | None:
