@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from serving.ports import free_port
 
 BUCKET = "pictures"
 KEY_ID = "AKIDEXAMPLE"
@@ -33,7 +34,7 @@ def environment(address: str) -> dict[str, str]:
 @contextmanager
 def moto(folder: Path) -> Iterator[str]:
     """moto's S3 with a bucket; yields its address."""
-    port = _free_port()
+    port = free_port()
     command = [_program("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
     with _running(command, {}, folder / "moto.log", port) as address:
         request = urllib.request.Request(f"{address}/{BUCKET}", method="PUT")
@@ -44,7 +45,7 @@ def moto(folder: Path) -> Iterator[str]:
 @contextmanager
 def nanio(folder: Path) -> Iterator[str]:
     """nanio with a bucket; yields its address."""
-    port = _free_port()
+    port = free_port()
     data = folder / "nanio"
     (data / BUCKET).mkdir(parents=True)
     command = [_program("nanio"), "serve", "--data-dir", str(data)]
@@ -149,10 +150,3 @@ def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def _program(name: str) -> str:
     return str(Path(sys.executable).parent / name)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from serving.errors import Trouble
+from serving.ports import free_port
 
 
 class RedisServer:
@@ -78,11 +78,3 @@ class RedisServer:
         """Forgets everything."""
         self.ask("FLUSHALL")
         self.ask("CONFIG", "SET", "maxmemory", "0")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

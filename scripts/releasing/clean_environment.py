@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from containers.requirements import torch
 from releasing import locks
 from serving.errors import Trouble
+from serving.ports import free_port
 
 IMAGES = ("worker-cpu", "gateway")
 
@@ -56,7 +56,7 @@ class CleanEnvironment:
 
     def serve(self, work: Path) -> None:
         """Starts the gateway from the wheel in an empty folder and asks for its page and API."""
-        port = _free_port()
+        port = free_port()
         command = [str(self.python), "-m", "diffusion_gateway", "serve", "--port", str(port)]
         with (work / "gateway.log").open("wb") as log:
             process = subprocess.Popen(command, cwd=work, env=_bare(), stdout=log, stderr=log)
@@ -101,9 +101,3 @@ def _fetch(url: str, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.1)
     raise Trouble(f"{url} does not answer")
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

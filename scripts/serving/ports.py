@@ -44,6 +44,14 @@ def holder(port: int) -> str:
     return "another process"
 
 
+def free_port() -> int:
+    """A port that nobody listens on, chosen by the system: two who ask at once get two."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def free_base(start: int = 18080, count: int = 5) -> int:
     """The first of `count` free ports in a row."""
     for base in range(start, 60000, 10):

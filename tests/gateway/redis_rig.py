@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from diffusion_gateway.stores.redis_store import RedisStore
-from drilling.redis_server import RedisServer, free_port
+from drilling.redis_server import RedisServer
 
-__all__ = ["RedisServer", "free_port", "open_redis"]
+__all__ = ["RedisServer", "open_redis"]
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ import httpx2
 import pytest
 
 from fake_torchserve import Asked, draw, faked
+from serving.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +32,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'gateway'}",
         "GATEWAY_STORE_URL": f"sqlite:{tmp_path}/jobs.sqlite",
         "GATEWAY_RESULTS_URL": f"file:{tmp_path}/results",
+        # Whatever a command does not name: the usual one may be taken on this machine.
+        "GATEWAY_PORT": "0",
         # Nobody is there: the gateway answers, and is not ready.
         "GATEWAY_ENDPOINTS": "[{inference: 'http://127.0.0.1:9', management: 'http://127.0.0.1:9'}]",
     }
@@ -85,12 +88,6 @@ def served(environment: dict[str, str], tmp_path: Path) -> Iterator[Any]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_keys_are_made_listed_and_revoked(command, tmp_path):

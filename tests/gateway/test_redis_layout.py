@@ -18,7 +18,8 @@ from diffusion_gateway.stores import open_store, redis_link
 from diffusion_gateway.stores.redis_link import PREFIX
 from diffusion_gateway.stores.redis_store import RedisStore
 from diffusion_gateway.stores.store import KeyRecord, Position, WorkerState
-from redis_rig import RedisServer, free_port
+from redis_rig import RedisServer
+from serving.ports import free_port
 
 
 @pytest.fixture
