@@ -114,7 +114,8 @@ def main(
         floor,
     )
     caching = CachingSettings.read(config / "caching.yaml")
-    measures, missing = evidence(places, table, caching, machine, now)
+    batched = scenario.speed.places > 1
+    measures, missing = evidence(places, table, caching, machine, now, batched=batched)
     if warning := table.warning(now.date()):
         console.print(warning, style="yellow")
     found = _played(scenario, measures)

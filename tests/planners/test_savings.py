@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from scaling_rig import DAY_S, ROOT, SPEED, TARIFF, settings
 from typer.testing import CliRunner
 
@@ -78,6 +79,18 @@ def test_what_is_found_in_a_cache_needs_no_machine() -> None:
     assert bill(cached).within == 1.0
     dear = replace(CACHE, tier=MemoryTier(0.01))
     assert bill(replace(cached, cache=dear)).cache == pytest.approx(10 * 0.01 * 730)
+
+
+def test_spot_hours_are_paid_for_or_are_not_had() -> None:
+    spot = scenario(*crowd(), scaled=Scaled("conservative", "spot"))
+    none = replace(spot, tariff=replace(TARIFF, spot=None))
+    on_demand = replace(none, scaled=Scaled("conservative"))
+    assert bill(none) == bill(on_demand)
+    assert bill(none).month > 730
+    with pytest.raises(ConfigError, match=r"machines\.gpu: has no spot price"):
+        none.tariff.cost({"on_demand": 0.0, "spot": 1.0})
+    assert none.tariff.cost({"on_demand": 3600.0, "spot": 0.0}) == 1.0
+    assert TARIFF.cost({"on_demand": 3600.0, "spot": 3600.0}) == pytest.approx(1.4)
 
 
 FASTER = Measure("faster", lambda one: replace(one, factor=one.factor / 2), "", "", "")
@@ -180,6 +193,29 @@ def test_what_was_measured_becomes_a_measure(measured: Path) -> None:
     assert cache is not None
     assert (cache.size, cache.lifetime_s, cache.tier.name) == (1000, 60.0, "Redis")
     assert {one.made for one in found if one.name == "scaling"} == {date(2026, 11, 20)}
+
+
+def test_what_shares_calls_already_is_not_batched_again(measured: Path) -> None:
+    found, missing = evidence(places(measured), PRICES, CACHING, "a10g", NOW, batched=True)
+    assert "batching" not in {one.name for one in found}
+    (only,) = missing
+    assert (only.name, only.why.endswith("share calls already (CURVE)")) == ("batching", True)
+
+
+def test_a_machine_that_is_only_spot_is_no_other_machine(measured: Path, tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "config" / "prices.yaml").read_text())
+    machines = document["machines"]
+    prices = machines["l4"]["prices"]
+    machines["l4"] = {**machines["l4"], "prices": [{**one, "on_demand": None} for one in prices]}
+    (tmp_path / "prices.yaml").write_text(yaml.safe_dump(document))
+    spot_only = Prices.read(tmp_path / "prices.yaml")
+    _, missing = evidence(places(measured), spot_only, CACHING, "a10g", NOW)
+    (only,) = missing
+    assert only.why == "instances.json: a10g is the cheapest for a picture already"
+    _, missing = evidence(places(measured), spot_only, CACHING, "h100", NOW)
+    assert [one.why for one in missing] == [
+        "instances.json: it has no speed of h100, the machine of today"
+    ]
 
 
 def test_what_nobody_measured_is_told_with_its_command(tmp_path: Path) -> None:

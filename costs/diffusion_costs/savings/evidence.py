@@ -53,16 +53,27 @@ class _Source:
 
 
 def evidence(
-    places: Places, prices: Prices, caching: CachingSettings, machine: str, at: datetime
+    places: Places,
+    prices: Prices,
+    caching: CachingSettings,
+    machine: str,
+    at: datetime,
+    *,
+    batched: bool = False,
 ) -> tuple[Sequence[Measure], Sequence[Missing]]:
-    """Measures of which something was measured, and those of which nothing was."""
+    """Measures of which something was measured, and those of which nothing was.
+
+    Args:
+        machine: what is rented today; `batched`: its speed is one of requests that share calls, so
+            that batching has nothing left to save.
+    """
     known = {tier.name: tier for tier in tiers(prices, caching, at)}
     sources = [
         _Source("scaling", "make plan-scaling", places.scaling, _scaling(places.traffic)),
         _Source("a cache of pictures", "make plan-cache", places.caching, _caching(known)),
         _Source("idle models", 'make bench ARGS="--only waking"', places.waking, _idle(places)),
         _Source("a faster variant", "make optimize", places.rows, _variant(places.floor)),
-        _Source("batching", "make tune", places.tuning, _batching),
+        _Source("batching", "make tune", places.tuning, _batching(batched=batched)),
         _Source(
             "another machine",
             "make choose-instance",
@@ -175,18 +186,23 @@ def _variant(floor: float) -> Callable[[Document], tuple[Callable[[Scenario], Sc
     return read
 
 
-def _batching(document: Document) -> tuple[Callable[[Scenario], Scenario], str]:
-    in_time = [one for one in document["candidates"] if one["headroom"]]
-    chosen = [one for one in in_time if not one["why_not"]]
-    alone = [one for one in in_time if one["batch_size"] == 1 or one["max_rows"] == 1]
-    if not chosen or not alone:
-        raise LookupError("no configuration without batches to compare with was in time")
-    base = max(alone, key=lambda one: float(one["headroom"]))
-    more = chosen[0]["headroom"] / base["headroom"]
-    if more <= 1:
-        raise LookupError("no configuration carries more than one without batches")
-    detail = f"{chosen[0]['kind']}: carries {more:.2f} times what single requests do"
-    return lambda one: replace(one, factor=one.factor / more), detail
+def _batching(*, batched: bool) -> Callable[[Document], tuple[Callable[[Scenario], Scenario], str]]:
+    def read(document: Document) -> tuple[Callable[[Scenario], Scenario], str]:
+        if batched:
+            raise LookupError("the month as it is has requests share calls already (CURVE)")
+        in_time = [one for one in document["candidates"] if one["headroom"]]
+        chosen = [one for one in in_time if not one["why_not"]]
+        alone = [one for one in in_time if one["batch_size"] == 1 or one["max_rows"] == 1]
+        if not chosen or not alone:
+            raise LookupError("no configuration without batches to compare with was in time")
+        base = max(alone, key=lambda one: float(one["headroom"]))
+        more = chosen[0]["headroom"] / base["headroom"]
+        if more <= 1:
+            raise LookupError("no configuration carries more than one without batches")
+        detail = f"{chosen[0]['kind']}: carries {more:.2f} times what single requests do"
+        return lambda one: replace(one, factor=one.factor / more), detail
+
+    return read
 
 
 def _instance(
@@ -198,10 +214,12 @@ def _instance(
         if not present:
             raise LookupError(f"it has no speed of {machine}, the machine of today")
         offers = {
-            name: float(prices.hourly(name, Purchase.ON_DEMAND, at).amount) / rate
+            name: hourly / rate
             for name, rate in rates.items()
-            if rate and name in prices.machines
+            if rate and (hourly := _on_demand(prices, name, at)) is not None
         }
+        if not offers:
+            raise LookupError("none of its machines has a price on demand")
         best = min(offers, key=lambda name: offers[name])
         if best == machine:
             raise LookupError(f"{machine} is the cheapest for a picture already")
@@ -214,3 +232,11 @@ def _instance(
         return apply, f"{best} in place of {machine}, {1 / slower:.2f} times its images an hour"
 
     return read
+
+
+def _on_demand(prices: Prices, machine: str, at: datetime) -> float | None:
+    """Its price by the hour; None where the table has no such machine, or only as spot."""
+    try:
+        return float(prices.hourly(machine, Purchase.ON_DEMAND, at).amount)
+    except ConfigError:
+        return None

@@ -39,7 +39,10 @@ class IdleModels:
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """A policy of `diffusion_costs.scaling` by its name, and how its machines are paid for."""
+    """A policy of `diffusion_costs.scaling` by its name, and how its machines are paid for.
+
+    A machine that is not to be had as spot is on demand, whatever the purchase.
+    """
 
     policy: str
     purchase: str = ON_DEMAND
@@ -147,7 +150,8 @@ def _run(scenario: Scenario, requests: Sequence[TracedRequest]) -> Run:
     )
     if scaled is None:
         return planner.smallest(load)
-    return planner.run(planner.policy(scaled.policy, load), scaled.purchase, load)
+    purchase = ON_DEMAND if scenario.tariff.spot is None else scaled.purchase
+    return planner.run(planner.policy(scaled.policy, load), purchase, load)
 
 
 def _wakes(requests: Sequence[TracedRequest], idle: IdleModels) -> list[bool]:

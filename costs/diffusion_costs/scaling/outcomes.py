@@ -46,8 +46,16 @@ class Tariff:
         return cls(machine, on_demand.currency, float(on_demand.amount), spot)
 
     def cost(self, paid_s: dict[str, float]) -> float:
-        """Of seconds by purchase."""
-        return (paid_s["on_demand"] * self.on_demand + paid_s["spot"] * (self.spot or 0)) / HOUR_S
+        """Of seconds by purchase; `ConfigError` for seconds of spot without a spot price."""
+        cost = paid_s["on_demand"] * self.on_demand
+        if spot_s := paid_s["spot"]:
+            if self.spot is None:
+                raise ConfigError(
+                    f"machines.{self.machine}: has no spot price",
+                    field=f"machines.{self.machine}.spot",
+                )
+            cost += spot_s * self.spot
+        return cost / HOUR_S
 
 
 @dataclass(frozen=True, slots=True)
