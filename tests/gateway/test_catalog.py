@@ -16,7 +16,7 @@ from diffusion_gateway.upstream.endpoints import Breaker, Endpoint, Registration
 from diffusion_gateway.upstream.model_server import AnswerError, ConnectionLostError, Registered
 from diffusion_gateway.upstream.torchserve import TorchServe
 from fake_model import FakeModel
-from fake_torchserve import FakeTorchServe, Keys, faked
+from fake_torchserve import FakeTorchServe, Keys, Refused, faked
 
 
 def settings(folder: Path, *endpoints: EndpointSettings, **changes: Any) -> GatewaySettings:
@@ -189,6 +189,22 @@ async def test_a_token_that_another_client_renewed_is_read_from_the_file(tmp_pat
         fake.keys.renew("management")
         assert await server.models() == ["emoji"]
         assert fake.keys.renewed == ["management"]
+        await server.close()
+
+
+async def test_a_model_that_speaks_of_tokens_does_not_cost_others_theirs(tmp_path: Path) -> None:
+    said = {"status": 400, "code": "invalid_field", "detail": "prompt: 99 tokens are too many"}
+
+    async def refuse(*_: Any) -> None:
+        raise Refused(400, said)
+
+    async with faked() as fake:
+        fake.keys, fake.script = Keys(tmp_path / "key_file.json"), refuse
+        server = TorchServe(fake.settings(key_file=fake.keys.path))
+        with pytest.raises(AnswerError) as caught:
+            await server.predict("emoji", {"prompt": "a"}, 5)
+        assert caught.value.document == said
+        assert fake.keys.renewed == []
         await server.close()
 
 

@@ -102,11 +102,13 @@ class Idle:
         family = self._catalog.relatives(one)
         demand = demands.get(model, _NONE)
         acting = one in self._acting
-        awake = not one.asleep or acting
+        # Of a load that failed Triton tells less than that the model sleeps.
+        down = one.asleep or (not one.ready and one.endpoint.server.fault(one.name) is not None)
+        awake = not down or acting
         if one.ready and not acting:
             self._woke.setdefault(one, now)
         # A model that never told what it is has to wake once, for jobs to be taken at all.
-        unknown = one.asleep and not any(other.description for other in family)
+        unknown = down and not any(other.description for other in family)
         elsewhere = demand.leased - sum(len(other.outstanding) for other in family)
         served = any(other.ready or other in self._acting for other in family)
         # Jobs that were taken a moment before their model went to sleep wait like any others.
@@ -135,18 +137,24 @@ class Idle:
             if name in made.sleep:
                 self._begin(one, self._put_to_sleep(one))
             elif name in made.wake:
-                self._begin(one, self._wake(one))
+                self._begin(one, self._wake(one), wakes=True)
 
-    def _begin(self, one: Registration, action: Coroutine[Any, Any, None]) -> None:
-        self._acting[one] = asyncio.create_task(self._see_to(one, action))
+    def _begin(
+        self, one: Registration, action: Coroutine[Any, Any, None], *, wakes: bool = False
+    ) -> None:
+        self._acting[one] = asyncio.create_task(self._see_to(one, action, wakes))
 
-    async def _see_to(self, one: Registration, action: Coroutine[Any, Any, None]) -> None:
+    async def _see_to(
+        self, one: Registration, action: Coroutine[Any, Any, None], wakes: bool
+    ) -> None:
         try:
             await action
         except UpstreamError as error:
             logger.warning("%s: %s", one.label, error)
             if isinstance(error, FixedError):
                 self._failed[one] = math.inf
+            elif wakes:
+                self._failed[one] = time.monotonic()
         finally:
             one.closing = False
             del self._acting[one]
@@ -176,15 +184,19 @@ class Idle:
 
     async def _wake(self, one: Registration) -> None:
         began = time.monotonic()
+        server = one.endpoint.server
         logger.info("%s wakes", one.label)
-        await one.endpoint.server.scale(one.name, one.wanted)
+        await server.scale(one.name, one.wanted)
         while not one.ready:
             await asyncio.sleep(_LOOK_S)
             await self._catalog.look(one.endpoint)
+            fault = None if one.ready else server.fault(one.name)
+            if fault is not None:
+                raise fault
             if time.monotonic() - began > _LONGEST_WAKE_S:
                 self._failed[one] = time.monotonic()
                 logger.error("%s does not load", one.label)
-                await one.endpoint.server.scale(one.name, 0)
+                await server.scale(one.name, 0)
                 return
         one.wake_s = time.monotonic() - began
         self._woke[one] = time.monotonic()

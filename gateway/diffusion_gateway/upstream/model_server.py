@@ -114,6 +114,11 @@ class ModelServer(Protocol):
     async def scale(self, name: str, workers: int) -> None:
         """Asks for so many workers; returns before they run. `FixedError` where nobody may."""
 
+    def fault(self, name: str) -> UpstreamError | None:
+        """Why the model was not loaded when that was last asked for; None while it loads, and of
+        a server that does not tell."""
+        ...
+
     async def predict(
         self, name: str, fields: dict[str, Any], timeout_s: float, traceparent: str | None = None
     ) -> dict[str, Any]:

@@ -90,6 +90,10 @@ class TorchServe:
         params = {"min_worker": str(workers), "max_worker": str(workers), "synchronous": "false"}
         await self._manage("PUT", f"/models/{name}", params)
 
+    def fault(self, name: str) -> UpstreamError | None:  # noqa: ARG002
+        """None: TorchServe tries again by itself to start a worker, and tells of no failure."""
+        return None
+
     async def predict(
         self, name: str, fields: dict[str, Any], timeout_s: float, traceparent: str | None = None
     ) -> dict[str, Any]:
@@ -169,11 +173,12 @@ class TorchServe:
                 await response.aclose()
             except httpx2.TransportError as error:
                 raise _lost(error) from None
-            expired = response.status_code == 400 and b"oken" in said
-            if self._tokens is None or retried or not expired:
+            refused = AnswerError.of(
+                response.status_code, said, response.headers.get("Retry-After")
+            )
+            if self._tokens is None or retried or not _expired(refused):
                 break
             key = await self._tokens.replace(kind, key)
-        refused = AnswerError.of(response.status_code, said, response.headers.get("Retry-After"))
         refused.device_seconds = seconds_of(response.headers.get("X-Device-Seconds")) or 0.0
         raise refused
 
@@ -202,6 +207,12 @@ async def _read(response: httpx2.Response) -> bytes:
         raise _lost(error) from None
     finally:
         await response.aclose()
+
+
+def _expired(refused: AnswerError) -> bool:
+    """Whether TorchServe refused a token. A model's own error may speak of tokens too, and renewing
+    one ends it for all other clients."""
+    return refused.answered == 400 and refused.document is None and "oken" in refused.said
 
 
 def _tracing(traceparent: str | None) -> dict[str, str]:

@@ -13,6 +13,7 @@ from diffusion_gateway.errors import UpstreamError
 from diffusion_gateway.settings import EndpointSettings
 from diffusion_gateway.upstream.model_server import (
     AnswerError,
+    ConnectionLostError,
     FixedError,
     Registered,
     is_description,
@@ -59,6 +60,7 @@ class Triton:
         self._forms = Forms()
         self._flights: dict[str, set[Flight]] = {}
         self._loading: dict[str, asyncio.Task[UpstreamError | None]] = {}
+        self._faults: dict[str, UpstreamError] = {}
         self._gone: set[str] = set()
         self._may_load = True
 
@@ -80,7 +82,8 @@ class Triton:
         return await self._forms.look(self._client, _CALL_S)
 
     async def model(self, name: str) -> Registered:
-        """What is registered as `name`; asks its worker."""
+        """What is registered as `name`; asks its worker. One that is silent is not ready: other
+        models' workers may be well."""
         form = self._forms[name]
         state = self._forms.state(form)
         identity, ready = "", 0
@@ -89,7 +92,8 @@ class Triton:
                 identity = (await self.describe(name, form.version))["runtime_identity"]
                 ready = form.instances
                 self._gone.discard(form.name)
-            except AnswerError as error:
+                self._faults.pop(form.name, None)
+            except (AnswerError, ConnectionLostError) as error:
                 self._not_well(form, error)
         return Registered(
             name=name,
@@ -132,6 +136,11 @@ class Triton:
         for form in self._forms.loaded(name):
             with errors():
                 await self._client.unload_model(form.name, client_timeout=_UNLOAD_S)
+
+    def fault(self, name: str) -> UpstreamError | None:
+        """Why the model was not loaded when that was last asked for; None while it loads."""
+        form = self._forms.get(name)
+        return None if form is None else self._faults.get(form.name)
 
     async def predict(
         self, name: str, fields: dict[str, Any], timeout_s: float, traceparent: str | None = None
@@ -183,9 +192,9 @@ class Triton:
             )
         return self._opened
 
-    def _not_well(self, form: Form, error: AnswerError) -> None:
+    def _not_well(self, form: Form, error: AnswerError | ConnectionLostError) -> None:
         """The worker did not describe itself."""
-        if not error.worker_died:
+        if isinstance(error, ConnectionLostError) or not error.worker_died:
             logger.warning("%s/%s does not answer: %s", self.inference, form.name, error)
             return
         for flight in list(self._flights.get(form.name, ())):
@@ -198,6 +207,7 @@ class Triton:
 
     def _load(self, form: Form, *, anew: bool = False) -> asyncio.Task[UpstreamError | None]:
         if form.name not in self._loading:
+            self._faults.pop(form.name, None)
             self._loading[form.name] = asyncio.create_task(self._loaded(form, anew))
         return self._loading[form.name]
 
@@ -212,6 +222,7 @@ class Triton:
         except UpstreamError as error:
             logger.warning("%s/%s was not loaded: %s", self.inference, form.name, error)
             self._may_load = not isinstance(error, FixedError)
+            self._faults[form.name] = error
             return error
         finally:
             del self._loading[form.name]
