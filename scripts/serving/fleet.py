@@ -34,8 +34,7 @@ class Fleet:
         """Registers an archive of the model store and waits until it is READY."""
         require_archive(self.store, archive)
         self._progress(f"loading {archive} as {name}")
-        self.management.register(archive, name)
-        return self.management.wait_ready(name)
+        return self.management.register(archive, name)
 
     def unregister(self, name: str, version: str | None = None, force: bool = False) -> list[str]:
         """Drains and removes one version, or all of them; returns the versions removed.
@@ -56,17 +55,15 @@ class Fleet:
         require_archive(self.store, archive)
         old = self.management.version(name)
         self._progress(f"loading {archive}")
-        before = {found.version for found in self.management.versions(name)}
         try:
-            self.management.register(archive, name)
+            new = self.management.register(archive, name)
         except Trouble as trouble:
             taken = re.search(r"Model version (\S+) is already registered", str(trouble))
             if taken is None:
                 raise
-            archive = self._as_new_version(name, archive, taken.group(1), before)
-            self.management.register(archive, name)
-        (version,) = {found.version for found in self.management.versions(name)} - before
-        return old, self._switch(old, version, workers=len(old.workers))
+            archive = self._as_new_version(name, archive, taken.group(1))
+            new = self.management.register(archive, name)
+        return old, self._switch(old, new, workers=len(old.workers))
 
     def rebatch(self, name: str, size: int, delay: int | None) -> tuple[Registration, Registration]:
         """The same archive with another batch size and delay (ms; None keeps the present one)."""
@@ -87,8 +84,7 @@ class Fleet:
         if workers < len(old.workers):
             return [self._renew(old, old.batch_size, old.delay, workers)]
         self._progress(f"{name}: {len(old.workers)} to {workers} workers")
-        self.management.scale(name, old.version, workers)
-        return [self.management.wait_ready(name, old.version)]
+        return [self.management.scale(name, old.version, workers)]
 
     def _scale_registrations(self, first: Registration, workers: int) -> list[Registration]:
         names = [first.name, *(f"{first.name}-{number}" for number in range(2, workers + 1))]
@@ -110,31 +106,29 @@ class Fleet:
         version = next_version(old.version, taken)
         archive = make_variant(self.store, unpacked_folder(old), old.name, version)
         self._progress(f"loading {old.name} {version}")
-        self.management.register(archive, old.name, batch_size=size, delay=delay)
-        return self._switch(old, version, workers)
+        new = self.management.register(archive, old.name, batch_size=size, delay=delay)
+        return self._switch(old, new, workers)
 
-    def _as_new_version(self, name: str, archive: str, version: str, taken: set[str]) -> str:
+    def _as_new_version(self, name: str, archive: str, version: str) -> str:
         """A variant of an archive whose version is registered already.
 
         TorchServe unpacks it, under a name that nobody calls, so that every format works alike.
         """
-        staging = f"{name}-staging"
-        self.management.register(archive, staging)
+        taken = [found.version for found in self.management.versions(name)]
+        staged = self.management.register(archive, f"{name}-staging")
         try:
-            source = unpacked_folder(self.management.wait_ready(staging))
-            return make_variant(self.store, source, name, next_version(version, list(taken)))
+            source = unpacked_folder(staged)
+            return make_variant(self.store, source, name, next_version(version, taken))
         finally:
-            self._remove(self.management.version(staging))
+            self._remove(staged)
 
-    def _switch(self, old: Registration, version: str, workers: int) -> Registration:
-        """Warms `version` to `workers`, makes it the default, drains and removes `old`."""
-        new = self.management.wait_ready(old.name, version)
+    def _switch(self, old: Registration, new: Registration, workers: int) -> Registration:
+        """Warms `new` to `workers`, makes it the default, drains and removes `old`."""
         if len(new.workers) != workers:
-            self.management.scale(old.name, version, workers)
-            self.management.wait_ready(old.name, version)
-        self.management.make_default(old.name, version)
+            self.management.scale(new.name, new.version, workers)
+        self.management.make_default(new.name, new.version)
         self._remove(old)
-        return self.management.version(old.name, version)
+        return self.management.version(new.name, new.version)
 
     def _remove(self, found: Registration, force: bool = False) -> None:
         if not force:

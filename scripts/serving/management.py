@@ -11,10 +11,15 @@ from typing import Any
 import requests
 
 from serving.errors import Trouble
-from serving.registration import Registration
+from serving.registration import READY, Registration
 
-# Loading can take minutes and a synchronous call answers after it; connecting cannot.
+# Unpacking a large archive, and a picture of many steps, can take minutes; connecting cannot.
 _TIMEOUT = (5, 3600)
+
+# A synchronous call would hold one of the threads that read all connections until the model is
+# loaded, and every request on that thread's connections with it.
+_AT_ONCE = {"synchronous": "false"}
+_LOOK_S = 0.1
 
 
 class Management:
@@ -66,29 +71,36 @@ class Management:
 
     def register(
         self, archive: str, name: str, *, batch_size: int | None = None, delay: int | None = None
-    ) -> str:
-        """Registers `archive` of the model store; returns when its workers are up.
+    ) -> Registration:
+        """Registers `archive` of the model store; returns when its workers are READY.
 
         A batch size or delay (ms) given here wins over the archive's model-config.yaml.
+        `Trouble` where it does not load; it is not registered then.
         """
-        params: dict[str, Any] = {"url": archive, "model_name": name, "synchronous": "true"}
+        params: dict[str, Any] = {"url": archive, "model_name": name, **_AT_ONCE}
         # TorchServe starts no worker unless told to; how many is for the model config to say.
         params["initial_workers"] = 1
         if batch_size is not None:
             params["batch_size"] = batch_size
         if delay is not None:
             params["max_batch_delay"] = delay
+        before = {found.version for found in self.versions(name)}
+        self._management("POST", "/models", params=params)
+        (version,) = {found.version for found in self.versions(name)} - before
         try:
-            return str(self._management("POST", "/models", params=params)["status"])
-        except Trouble as trouble:
-            if "Failed to start workers" not in str(trouble):
-                raise
-            raise Trouble(f"{name} did not load; `make logs` shows what it said.") from None
+            return self.wait_ready(name, version)
+        except Trouble:
+            self.unregister(name, version)
+            raise
 
-    def scale(self, name: str, version: str, workers: int) -> None:
-        """Sets the number of workers; TorchServe kills those it takes away, whatever they do."""
-        params = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
+    def scale(self, name: str, version: str, workers: int) -> Registration:
+        """Sets the number of workers, and waits until so many are there and READY.
+
+        TorchServe kills those it takes away, whatever they do.
+        """
+        params = {"min_worker": workers, "max_worker": workers, **_AT_ONCE}
         self._management("PUT", f"/models/{name}/{version}", params=params)
+        return self._wait(name, version, lambda found: _has(found, workers), 900.0)
 
     def make_default(self, name: str, version: str) -> None:
         """Sends the requests that name no version to this one."""
@@ -101,18 +113,35 @@ class Management:
     def wait_ready(
         self, name: str, version: str | None = None, patience: float = 900.0
     ) -> Registration:
-        """The version once all its workers are READY; `Trouble` after `patience` seconds."""
+        """The version once all its workers are READY.
+
+        `Trouble` after `patience` seconds, or as soon as a worker ended while it loaded.
+        """
+        return self._wait(name, version, lambda found: found.is_ready, patience)
+
+    def _wait(
+        self,
+        name: str,
+        version: str | None,
+        done: Callable[[Registration], bool],
+        patience: float,
+    ) -> Registration:
         end = time.monotonic() + patience
+        loading: dict[str, int] = {}
         while True:
             found = self.version(name, version)
-            if found.is_ready:
+            if done(found):
                 return found
+            for worker in found.workers:
+                # TorchServe tells of no failure; it starts another process in the place of the one.
+                if worker.loads and worker.pid != loading.setdefault(worker.port, worker.pid):
+                    raise Trouble(f"{name} did not load; `make logs` shows what it said.")
             if time.monotonic() > end:
                 raise Trouble(
                     f"{name} {found.version} is not ready after {patience:.0f} s; `make logs` "
                     "shows what its workers say."
                 )
-            time.sleep(0.3)
+            time.sleep(_LOOK_S)
 
     def predict(
         self, name: str, fields: dict[str, Any], accept: str = "application/json"
@@ -176,6 +205,10 @@ class Management:
         self._session.get(
             f"{self.url}/token", params={"type": kind}, headers=headers, timeout=_TIMEOUT
         ).raise_for_status()
+
+
+def _has(found: Registration, workers: int) -> bool:
+    return len(found.workers) == workers and all(one.status == READY for one in found.workers)
 
 
 def _document(response: requests.Response) -> Any:

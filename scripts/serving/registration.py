@@ -7,6 +7,9 @@ from typing import Any
 
 import psutil
 
+READY = "READY"
+"""What TorchServe says of a worker that has loaded its model."""
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -15,6 +18,11 @@ class Worker:
     port: str
     status: str
     pid: int
+
+    @property
+    def loads(self) -> bool:
+        """Whether its process is there and has not loaded the model."""
+        return self.pid > 0 and self.status != READY
 
     @property
     def memory(self) -> int:
@@ -65,5 +73,5 @@ class Registration:
     @property
     def is_ready(self) -> bool:
         """Whether every worker it should have is READY."""
-        ready = sum(worker.status == "READY" for worker in self.workers)
+        ready = sum(worker.status == READY for worker in self.workers)
         return ready >= max(1, self.min_workers)

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from served import Load
+from served import Load, build
+from serving.errors import Trouble
 from serving.fleet import Fleet
+from serving.server import Server
 
 pytestmark = pytest.mark.system
 
 
-def test_scaling_up_and_down_loses_no_request(url: str, fleet: Fleet) -> None:
+def test_scaling_up_and_down_loses_no_request(url: str, fleet: Fleet, server: Server) -> None:
     with Load(url) as load:
         (more,) = fleet.scale("tiny", 2)
         (less,) = fleet.scale("tiny", 1)
     assert (len(more.workers), len(less.workers)) == (2, 1)
     assert set(load.answers) == {200}
     assert load.answers[200] > 10
+    # 202: no call waited inside TorchServe for a load, which stops other clients' requests.
+    log = (server.logs / "access_log.log").read_text()
+    assert set(re.findall(r'"(?:POST|PUT) /models\S*\?\S* .*HTTP/1.1" (\d+)', log)) == {"202"}
+
+
+def test_a_model_that_does_not_load_is_not_registered(fleet: Fleet, pipeline: Path) -> None:
+    build(fleet.store, pipeline, "broken", "no-archive")
+    weights = fleet.store / "broken" / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    weights.write_bytes(b"not weights")
+    with pytest.raises(Trouble, match="broken did not load; `make logs` shows"):
+        fleet.register("broken", "broken")
+    assert "broken" not in fleet.management.models()
 
 
 def test_an_update_loses_no_request(url: str, fleet: Fleet) -> None:
