@@ -44,7 +44,9 @@ Config = Annotated[
     Path | None,
     typer.Option(help="Settings; without it, the defaults and GATEWAY_<NAME> of the environment."),
 ]
-PidFile = Annotated[Path, typer.Option(help="Where a running gateway notes its process.")]
+PidFile = Annotated[
+    Path, typer.Option(help="Where a running gateway notes its process, and beside it its models.")
+]
 PID_FILE = Path("run/gateway/gateway.pid")
 
 

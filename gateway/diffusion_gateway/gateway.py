@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -41,6 +42,9 @@ from diffusion_gateway.work.drain import Drained
 from diffusion_gateway.work.worker import Worker
 
 logger = logging.getLogger(__name__)
+
+FOLDER = Path("run/gateway")
+"""For what a gateway keeps of its own, where nobody names another."""
 
 _PAUSE_S = 1.0
 """A loop that failed, which none should, begins again after so long."""
@@ -94,11 +98,11 @@ class Gateway:
         self._open = AsyncExitStack()
 
     @classmethod
-    def of(cls, settings: GatewaySettings) -> Gateway:
-        """A gateway with all that its role asks for."""
+    def of(cls, settings: GatewaySettings, folder: Path = FOLDER) -> Gateway:
+        """A gateway with all that its role asks for; `folder` is for what it keeps of its own."""
         store = open_store(settings.store_url)
         results = ResultStore(settings, store)
-        catalog = Catalog(settings)
+        catalog = Catalog(settings, folder)
         metrics = Metrics()
         gateway = cls(
             settings=settings,

@@ -47,7 +47,7 @@ def run(settings: GatewaySettings, pid_file: Path) -> None:
     listening = listen(settings)
     logging.config.dictConfig(LOGGING)
     try:
-        asyncio.run(_serve(Gateway.of(settings), listening, pid_file))
+        asyncio.run(_serve(Gateway.of(settings, pid_file.parent), listening, pid_file))
     finally:
         listening.close()
 

@@ -25,7 +25,7 @@ def settings(folder: Path, *endpoints: EndpointSettings, **changes: Any) -> Gate
 
 
 async def opened(folder: Path, *endpoints: EndpointSettings) -> Catalog:
-    made = Catalog(settings(folder, *endpoints))
+    made = Catalog(settings(folder, *endpoints), folder)
     await made.refresh()
     return made
 
@@ -83,6 +83,19 @@ async def test_a_damaged_memory_is_no_obstacle(tmp_path: Path) -> None:
         found = await opened(tmp_path, fake.settings())
         assert found.get("emoji").ready
         await found.close()
+
+
+async def test_a_memory_that_cannot_be_written_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    shared = settings(tmp_path).model_copy(update={"store_url": "redis://127.0.0.1:1/0"})
+    found = Catalog(shared, tmp_path / "file")
+    for _ in range(3):
+        found.remember()
+    (record,) = caplog.records
+    assert record.getMessage().endswith("file/models.json cannot be written: File exists")
+    await found.close()
 
 
 async def test_another_archive_under_the_same_name_is_described_anew(tmp_path: Path) -> None:

@@ -167,6 +167,19 @@ def test_a_drain_ends_the_gateway_in_good_order(command, served):
     assert command("drain").returncode == 1
 
 
+async def test_with_a_shared_store_models_are_kept_beside_the_pid_file(
+    served, tmp_path, redis_server
+):
+    """A container may write there, and not into the folder that it runs in."""
+    async with faked() as fake:
+        endpoint = fake.settings().model_dump_json(include={"inference", "management"})
+        variables = {"GATEWAY_ENDPOINTS": f"[{endpoint}]", "GATEWAY_STORE_URL": redis_server.url}
+        pid_file = tmp_path / "elsewhere" / "gateway.pid"
+        await asyncio.to_thread(partial(served, "--pid-file", str(pid_file), **variables))
+        await until((pid_file.parent / "models.json").exists)
+        assert not (tmp_path / "run").exists()
+
+
 async def never_done(asked: Asked, _: int) -> None:
     await asked.steps(1, 10_000, 0.05)
 

@@ -32,7 +32,7 @@ async def test_a_worker_that_hangs_is_its_own_models_fault(
         settings = GatewaySettings(
             store_url=f"sqlite:{tmp_path / 'jobs.sqlite'}", endpoints=(fake.settings,)
         )
-        catalog = Catalog(settings)
+        catalog = Catalog(settings, tmp_path)
         await catalog.refresh()
         assert [model.ready for model in catalog.models()] == [True, True]
         hung.hangs = True

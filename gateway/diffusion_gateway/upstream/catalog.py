@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diffusion_core.capabilities import Capabilities
@@ -110,15 +111,13 @@ class ServedModel:
 
 
 class Catalog:
-    """Looks at every endpoint, and keeps what models said of themselves over restarts.
-
-    Args:
-        settings: the endpoints; the memory lies beside an embedded store.
+    """Looks at every endpoint, and keeps what models said of themselves over restarts: beside an
+    embedded store, else in `folder`.
     """
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, folder: Path) -> None:
         self.endpoints = tuple(Endpoint.of(one) for one in settings.endpoints)
-        self._memory = ModelMemory(settings.store_url)
+        self._memory = ModelMemory(settings.store_url, folder)
         self._models: dict[str, ServedModel] = {}
         self._told: dict[str, ServedModel] = {}
         self._made_of: dict[str, tuple[object, ...]] = {}

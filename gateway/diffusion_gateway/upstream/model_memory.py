@@ -20,15 +20,15 @@ logger = logging.getLogger(__name__)
 
 
 class ModelMemory:
-    """models.json beside an embedded store, else in run/gateway.
+    """models.json beside an embedded store, else in `folder`.
 
     Without the file, or where it cannot be written, models are known once they have run.
     """
 
-    def __init__(self, store_url: str) -> None:
+    def __init__(self, store_url: str, folder: Path) -> None:
         kind, _, path = store_url.partition(":")
-        folder = Path(path).parent if kind == "sqlite" else Path("run/gateway")
-        self.path = folder / "models.json"
+        self.path = (Path(path).parent if kind == "sqlite" else folder) / "models.json"
+        self._writes = True
 
     def remember(self, registrations: Iterable[Registration]) -> None:
         """Writes what is known, in one piece or not at all."""
@@ -48,8 +48,11 @@ class ModelMemory:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps({"format": 1, "models": entries}))
             os.replace(draft, self.path)
+            self._writes = True
         except OSError as error:
-            logger.warning("%s cannot be written: %s", self.path, error.strerror)
+            if self._writes:
+                logger.warning("%s cannot be written: %s", self.path, error.strerror)
+            self._writes = False
 
     def recall(self, endpoint: Endpoint) -> None:
         """Adds the registrations that an endpoint had when the gateway last ran, without
