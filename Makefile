@@ -89,6 +89,8 @@ stored = $(or $(ARCHIVE),$(notdir $(firstword $(wildcard \
 planned = $(call option,--trace,TRACE) $(foreach days,$(TRAFFIC),--traffic '$(days)') \
 	$(call option,--rate,RATE) $(call option,--machine,MACHINE) $(call option,--region,REGION) \
 	$(call option,--curve,CURVE) $(call option,--out,OUT)
+# The model of a trace of several, where somebody says which: not the default of NAME.
+named = $(if $(filter command,$(firstword $(origin NAME))),--name '$(NAME)')
 PROMPT_VALUE = $(value PROMPT)
 export PROMPT_VALUE
 
@@ -268,18 +270,19 @@ cost-budgets: python ## config/budgets.yaml as a cloud takes it; CLOUD=aws, azur
 	@$(PYTHON) scripts/install.py costs
 	@$(RUN) scripts/cost_budgets.py $(call option,--cloud,CLOUD) $(call option,--out,OUT)
 
-plan-scaling: python ## Try scaling policies, write the cheapest in time; TRACE= or TRAFFIC=, RATE=, P99=<s>, BUDGET=<a month>, MACHINE=, REGION=, CURVE=, OUT=; CHECK=1 plays one for real
+plan-scaling: python ## Try scaling policies, write the cheapest in time; TRACE= or TRAFFIC=, RATE=, P99=<s>, BUDGET=<a month>, MACHINE=, REGION=, CURVE=, NAME=, OUT=; CHECK=1 plays one for real
 	@$(PYTHON) scripts/install.py costs report
 	@$(RUN) scripts/plan_scaling.py $(planned) $(call option,--p99,P99) \
-		$(call option,--budget,BUDGET) $(if $(filter emoji,$(NAME)),,--name '$(NAME)') $(ARGS)
+		$(call option,--budget,BUDGET) $(named) $(ARGS)
 	$(if $(filter 1 yes true,$(CHECK)),@$(RUN) scripts/check_scaling.py $(call option,--out,OUT))
 
-tune: python ## Choose mode, batch, delay, workers, and check them under load; MODEL=, P99=<s>, RATE= or TRACE=, CONFIG=, WORKERS=<most>, AGAIN=1, OUT=
+tune: python ## Choose mode, batch, delay, workers, and check them under load; MODEL=, P99=<s>, RATE= or TRACE=, NAME=, CONFIG=, WORKERS=<most>, AGAIN=1, OUT=
 	$(call need,P99,make tune MODEL=models/emoji P99=3 RATE=3)
 	@$(PYTHON) scripts/install.py report
 	@$(RUN) scripts/tune.py --model '$(MODEL)' --p99 '$(P99)' $(call option,--rate,RATE) \
-		$(call option,--trace,TRACE) $(call option,--config,CONFIG) $(call option,--workers,WORKERS) \
-		$(call option,--profile,PROFILES) $(call switch,--again,AGAIN) $(call option,--out,OUT) $(ARGS)
+		$(call option,--trace,TRACE) $(named) $(call option,--config,CONFIG) \
+		$(call option,--workers,WORKERS) $(call option,--profile,PROFILES) \
+		$(call switch,--again,AGAIN) $(call option,--out,OUT) $(ARGS)
 
 choose-instance: python ## Choose machines by profiles, prices, datasheets; MODEL=, RATE=, P99=<s>, BUDGET=<a month>, REGION=a,b, PROFILES=, OUT=
 	$(call need,RATE,make choose-instance RATE=20 P99=3 BUDGET=500)

@@ -8,7 +8,6 @@ first and given to the simulation.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,15 +24,19 @@ from rich.table import Table
 from archiving.build import build
 from archiving.unpacked import linked_order
 from archiving.watcher import Watcher
+from diffusion_costs.documents import write_json
 from diffusion_costs.scaling.outcomes import Objective, Tariff, percentile
 from diffusion_costs.scaling.planning import ON_DEMAND, Planner
+from diffusion_costs.scaling.policies import Policy
 from diffusion_costs.scaling.runs import Load, Run
 from diffusion_costs.scaling.settings import Behaviour, ScalingSettings
 from diffusion_costs.scaling.speed import Speed
 from diffusion_costs.traffic import DAY_S, SHAPES, Traffic
 from saving.check_plot import plot
 from saving.live import LiveFleet, Place, Seen
+from saving.tables import plain_table
 from serving.cli import ROOT, console, program, run, step
+from serving.errors import Trouble
 from serving.ports import free_base
 from serving.server import Server
 
@@ -83,11 +86,32 @@ def main(
             seen = LiveFleet(chosen, short, place, speed.step_s[0]).run(load, [_LOADED])
     finally:
         server.stop()
+    console.print(
+        f"{len(load.times)} requests of {steps} steps in {seconds:g} s; a picture takes"
+        f" {steps * speed.step_s[0]:.2f} s, a replica comes in {sum(short.provision_s) / 2:.1f} s"
+        f" and loads in {cold_s:.1f} s."
+    )
+    premises = {"policy": policy, "traffic": traffic, "seconds": seconds}
+    _compare(planner, chosen, load, seen, steps, premises, out)
+
+
+def _compare(
+    planner: Planner,
+    chosen: Policy,
+    load: Load,
+    seen: Seen,
+    steps: int,
+    premises: dict[str, Any],
+    out: Path,
+) -> None:
+    """The simulation, and once more with the times of the run itself, beside what was seen."""
     foreseen = planner.run(chosen, ON_DEMAND, load)
-    # The same with the times of the run itself: what a machine that others share leaves of them.
+    # What a machine that others share leaves of the times that were measured before.
     times = Speed((mean(seen.draws) / steps,), "seen", measured=True)
-    again = replace(planner, speed=times, cold_start_s=mean(seen.loads or [cold_s]))
+    cold_seen_s = mean(seen.loads or [planner.cold_start_s])
+    again = replace(planner, speed=times, cold_start_s=cold_seen_s)
     as_seen = again.run(chosen, ON_DEMAND, load)
+    bound = planner.objective.latency_s
     figures = {
         "foreseen": _figures(foreseen.latencies, foreseen.paid_s["on_demand"], foreseen, bound),
         "with times as seen": _figures(
@@ -96,35 +120,32 @@ def main(
         "seen": _figures(seen.latencies, seen.paid_s, seen, bound),
     }
     console.print(
-        f"{len(load.times)} requests of {steps} steps in {seconds:g} s; a picture takes"
-        f" {steps * speed.step_s[0]:.2f} s, a replica comes in {sum(short.provision_s) / 2:.1f} s"
-        f" and loads in {cold_s:.1f} s. While it was played a picture took"
-        f" {steps * times.step_s[0]:.2f} s and loading {again.cold_start_s:.1f} s."
+        f"While it was played a picture took {steps * times.step_s[0]:.2f} s and loading"
+        f" {cold_seen_s:.1f} s."
     )
-    console.print(_table(figures, policy))
-    out.mkdir(parents=True, exist_ok=True)
-    document = {
+    console.print(check_table(figures, chosen.name))
+    record = {
         "kind": "scaling-check",
         "made": datetime.now(UTC).date().isoformat(),
-        "policy": policy,
-        "traffic": traffic,
-        "seconds": seconds,
+        **premises,
         "requests": len(load.times),
-        "step_s": speed.step_s[0],
-        "cold_start_s": cold_s,
+        "step_s": planner.speed.step_s[0],
+        "cold_start_s": planner.cold_start_s,
         "step_seen_s": times.step_s[0],
-        "cold_start_seen_s": again.cold_start_s,
+        "cold_start_seen_s": cold_seen_s,
         "bound_s": bound,
-        "settings": short.model_dump(),
+        "settings": planner.settings.model_dump(),
         **figures,
     }
-    text = json.dumps(document, indent=1) + "\n"
-    (out / "scaling-check.json").write_text(text, encoding="utf-8")
-    plot(
-        {"foreseen": foreseen, "with times as seen": as_seen, "seen": seen},
-        out / "scaling-check.png",
-        f"{policy}: a day of {seconds:g} s",
-    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "scaling-check.json", record)
+    runs: dict[str, Run | Seen] = {
+        "foreseen": foreseen,
+        "with times as seen": as_seen,
+        "seen": seen,
+    }
+    title = f"{chosen.name}: a day of {load.horizon_s:g} s"
+    plot(runs, out / "scaling-check.png", title)
     console.print(f"{out}: scaling-check.json and .png are written.", style="green")
 
 
@@ -212,7 +233,13 @@ def _shortened(settings: ScalingSettings, factor: float, most: int) -> ScalingSe
 
 def _load(traffic: str, seconds: float, rate: float, steps: int, seed: int) -> Load:
     """A whole day's shape with as many requests as fit into the short one."""
-    day = Traffic(traffic, rate * seconds / DAY_S, seed=seed, steps=(steps,)).trace()
+    try:
+        day = Traffic(traffic, rate * seconds / DAY_S, seed=seed, steps=(steps,)).trace()
+    except ValueError:
+        raise Trouble(
+            f"no request comes in {seconds:g} s at {rate:.3g} a second, which --use asks for: use"
+            " or seconds must be larger"
+        ) from None
     times = [one.seconds * seconds / DAY_S for one in day.requests]
     return Load(times, [float(steps)] * len(times), seconds)
 
@@ -231,11 +258,9 @@ def _figures(
     }
 
 
-def _table(figures: dict[str, dict[str, float]], policy: str) -> Table:
-    table = Table(title=policy)
-    table.add_column("")
-    for name in figures:
-        table.add_column(name, justify="right")
+def check_table(figures: dict[str, dict[str, float]], policy: str) -> Table:
+    """Figures by row, the runs beside each other."""
+    table = plain_table(policy, ["figure"], list(figures))
     for row in figures["seen"]:
         table.add_row(row.replace("_", " "), *(f"{one[row]:.3g}" for one in figures.values()))
     return table

@@ -6,7 +6,6 @@ python scripts/choose_instance.py --model models/emoji --config config/models/em
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +16,16 @@ from rich.progress import Progress
 
 from archiving.settings import default_config
 from choosing.profiles import Rooflines, profiles_of
-from choosing.report import fleet_table, offer_table, plot, roofline_table
+from choosing.report import (
+    fleet_table,
+    offer_notes,
+    offer_table,
+    plot,
+    reasons,
+    roofline_table,
+)
 from diffusion_core.errors import ConfigError, ServingError
+from diffusion_costs.documents import write_json
 from diffusion_costs.fleets.choice import Choice, choose, what_could_be
 from diffusion_costs.fleets.datasheets import Datasheets
 from diffusion_costs.fleets.planning import Offer, Speed, fleets, in_regions, offer
@@ -63,7 +70,7 @@ def main(
         table, known = Prices.read(prices), FleetSettings.read(settings)
         for line in filter(None, [table.warning(now.date())]):
             console.print(f"[yellow]{line}[/yellow]")
-        machines = in_regions(table, [one for one in regions.split(",") if one])
+        machines = in_regions(table, [one for one in map(str.strip, regions.split(",")) if one])
         limit = None if budget is None else Money.of(budget, table.currency)
         measured = profiles_of(model, config, profiles)
         for name in measured:
@@ -78,8 +85,8 @@ def main(
         raise typer.Exit(2) from None
     if rooflines is not None and rooflines.held:
         console.print(roofline_table(rooflines.held))
-    console.print(offer_table(offers, p99))
-    console.print(fleet_table(found, per_second, known.hours_a_month))
+    console.print(offer_table(offers, p99), *offer_notes(offers), sep="\n")
+    console.print(fleet_table(found, per_second, known.hours_a_month), *reasons(found), sep="\n")
     _say(found, p99)
     out.mkdir(parents=True, exist_ok=True)
     _record(out / "instances.json", found, per_second, p99)
@@ -177,7 +184,7 @@ def _record(path: Path, found: Choice, rate: float, p99: float) -> None:
             for one in found.fleets
         ],
     }
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(path, document)
 
 
 if __name__ == "__main__":

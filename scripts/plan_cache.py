@@ -9,31 +9,36 @@ gives the same figures. --check replays a part of the trace on the gateway's own
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 from PIL import Image, UnidentifiedImageError
-from rich.table import Table
 
 from diffusion_costs.caching.accesses import Access, accesses
-from diffusion_costs.caching.planning import CachingPlan, plan, size_told
+from diffusion_costs.caching.planning import CachingPlan, plan
 from diffusion_costs.caching.settings import CachingSettings
 from diffusion_costs.caching.tiers import tiers
+from diffusion_costs.documents import write_json
 from diffusion_costs.prices import Prices
-from diffusion_costs.traces import Trace, read_trace
-from diffusion_costs.traffic import SHAPES, Popularity, Traffic
+from diffusion_costs.rates import parse_rate
+from diffusion_costs.scaling.outcomes import Tariff
+from diffusion_costs.scaling.speed import Speed
+from diffusion_costs.traces import read_trace
+from diffusion_costs.traffic import Popularity, Traffic
 from saving.cache_check import Checked, check
 from saving.caching_plot import plot
-from saving.inputs import Pace, tariff
+from saving.caching_table import caching_table, check_table
+from saving.inputs import Pace, made_up, one_kind, tariff
 from saving.options import (
     CurveFile,
     Hours,
     MachineName,
+    MadeUp,
     OutFolder,
     PriceTable,
     Rate,
@@ -53,8 +58,8 @@ app = program("Caches of pictures, sized by a trace.")
 def main(
     trace: TraceFile = None,
     hours: Hours = None,
-    traffic: Annotated[str, typer.Option(help="Made-up days.")] = "diurnal",
-    rate: Rate = 0.2,
+    traffic: MadeUp = None,
+    rate: Rate = "0.2",
     days: Annotated[int, typer.Option(min=1, help="How many.")] = 7,
     prompts: Annotated[int, typer.Option(min=1, help="Their different prompts.")] = 10_000,
     exponent: Annotated[float, typer.Option(min=0, help="Of their Zipf law.")] = 0.9,
@@ -75,11 +80,17 @@ def main(
 ) -> None:
     """Shows what each size finds and costs; writes it, a plot and the settings of the gateway."""
     table, assumed = Prices.read(prices), CachingSettings.read(settings)
-    today = datetime.now(UTC)
-    cost = tariff(table, machine, region, today)
+    now = datetime.now(UTC)
+    cost = tariff(table, machine, region, now)
     pace = Pace.read(curve, shape, table, machine)
-    popularity = Popularity(prompts, exponent, open_part)
-    played = read_trace(trace) if trace else _made_up(traffic, rate, days, seed, steps, popularity)
+    if trace is not None:
+        label, played = trace.stem, read_trace(trace)
+    else:
+        label, popularity = one_kind(traffic, "diurnal"), Popularity(prompts, exponent, open_part)
+        days_of = Traffic(
+            label, parse_rate(rate), days, seed, steps=(steps,), popularity=popularity
+        )
+        played = made_up(days_of)
     load = pace.load(played, steps, 0.0, hours)
     per_pixel = _measured(pictures) if pictures else assumed.bytes_per_pixel
     seconds = [work / pace.speed.steps_per_s for work in load.works]
@@ -87,7 +98,7 @@ def main(
     with step("replaying"):
         made = plan(
             asked,
-            tiers(table, assumed, today),
+            tiers(table, assumed, now),
             cost.on_demand,
             load.horizon_s,
             assumed.lifetime_s,
@@ -95,33 +106,44 @@ def main(
             cost.currency,
             least,
         )
-    label = trace.stem if trace else traffic
     title = f"{label}: {len(played):,} requests in {load.horizon_s / 86_400:g} days"
-    if warning := table.warning(today.date()):
+    if warning := table.warning(now.date()):
         console.print(warning, style="yellow")
-    console.print(
-        f"{cost.machine} at {cost.on_demand:g} {cost.currency} an hour, as of {table.as_of};"
-        f" {pace.speed.steps_per_s:.2f} steps/s ({pace.speed.source}); {per_pixel:.3g} bytes a"
-        f" pixel ({pictures or settings.name}).\n{made.cacheable:.1%} of the requests named a seed,"
-        f" {made.repeated:.1%} came before.\n"
-    )
-    console.print(_table(made, cost.currency, title), made.verdict)
+    source = str(pictures or settings.name)
+    console.print(_premises(made, cost, table, pace.speed, f"{per_pixel:.3g}", source))
+    console.print(caching_table(made, cost.currency, title), made.verdict)
     out.mkdir(parents=True, exist_ok=True)
     plot(made, len(played), out / "caching.png", title, cost.currency)
     proof = _checked(asked, made, check_requests) if checked else []
-    document = {
-        "kind": "plan-cache",
-        "made": today.date().isoformat(),
-        "premises": {
-            "traffic": label,
-            "requests": len(played),
-            "days": load.horizon_s / 86_400,
-            "speed": asdict(pace.speed),
-            "tariff": asdict(cost),
-            "bytes_per_pixel": per_pixel,
-            "prices_as_of": table.as_of.isoformat(),
-            "settings": assumed.model_dump(),
-        },
+    premises = {
+        "traffic": label,
+        "requests": len(played),
+        "days": load.horizon_s / 86_400,
+        "speed": asdict(pace.speed),
+        "tariff": asdict(cost),
+        "bytes_per_pixel": per_pixel,
+        "prices_as_of": table.as_of.isoformat(),
+        "settings": assumed.model_dump(),
+    }
+    record = {"kind": "plan-cache", "made": now.date().isoformat(), "premises": premises}
+    write_json(out / "caching.json", {**record, **_document(made, proof)})
+    (out / "caching.yaml").write_text(_gateway(made, assumed), encoding="utf-8")
+    console.print(f"{out}: caching.json, caching.png and caching.yaml are written.", style="green")
+
+
+def _premises(
+    made: CachingPlan, cost: Tariff, table: Prices, speed: Speed, per_pixel: str, source: str
+) -> str:
+    return (
+        f"{cost.machine} at {cost.on_demand:g} {cost.currency} an hour, as of {table.as_of};"
+        f" {speed.steps_per_s:.2f} steps/s ({speed.source}); {per_pixel} bytes a pixel"
+        f" ({source}).\n{made.cacheable:.1%} of the requests named a seed,"
+        f" {made.repeated:.1%} came before.\n"
+    )
+
+
+def _document(made: CachingPlan, proof: Sequence[Checked]) -> dict[str, Any]:
+    return {
         "verdict": made.verdict,
         "cacheable": made.cacheable,
         "repeated": made.repeated,
@@ -129,20 +151,6 @@ def main(
         "options": [{**asdict(one), "net": one.net} for one in made.options],
         "check": [asdict(one) for one in proof],
     }
-    (out / "caching.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    (out / "caching.yaml").write_text(_gateway(made, assumed), encoding="utf-8")
-    console.print(f"{out}: caching.json, caching.png and caching.yaml are written.", style="green")
-
-
-def _made_up(
-    shape: str, rate: float, days: int, seed: int, steps: int, popularity: Popularity
-) -> Trace:
-    if shape not in SHAPES:
-        raise typer.BadParameter(f"{shape!r} is no traffic; known are {', '.join(SHAPES)}")
-    try:
-        return Traffic(shape, rate, days, seed, steps=(steps,), popularity=popularity).trace()
-    except ValueError as error:
-        raise typer.BadParameter(f"RATE: {error}") from None
 
 
 def _measured(folder: Path) -> float:
@@ -162,46 +170,11 @@ def _measured(folder: Path) -> float:
     return taken / pixels
 
 
-def _table(made: CachingPlan, currency: str, title: str) -> Table:
-    table = Table(title=title, caption="the best sizes of each place; money of a month")
-    table.add_column("place", no_wrap=True)
-    for name in (
-        "size",
-        "hits",
-        "device hours",
-        f"saved, {currency}",
-        f"cost, {currency}",
-        f"left, {currency}",
-    ):
-        table.add_column(name, justify="right")
-    for tier in dict.fromkeys(one.tier for one in made.options):
-        mine = [one for one in made.options if one.tier == tier]
-        best = max(mine, key=lambda one: one.net)
-        for one in sorted({*mine[:: max(1, len(mine) // 4)], mine[-1], best}, key=lambda o: o.size):
-            table.add_row(
-                f"{'* ' if one is made.best else ''}{tier}",
-                size_told(one.size),
-                f"{one.hit_rate:.1%}",
-                f"{one.device_h:,.1f}",
-                f"{one.saved:,.2f}",
-                f"{one.cost:,.2f}",
-                f"{one.net:,.2f}",
-                style="bold" if one is best else None,
-            )
-        table.add_section()
-    return table
-
-
 def _checked(asked: list[Access], made: CachingPlan, requests: int) -> list[Checked]:
     sizes = sorted({one.size for one in made.found[:: max(1, len(made.found) // 3)]})
     with step("replaying on the gateway's own cache"):
         proof = check(asked, sizes, requests)
-    table = Table(title=f"the gateway's own cache on the first {proof[0].requests:,} requests")
-    for name in ("size", "hits foreseen", "hits seen"):
-        table.add_column(name, justify="right")
-    for one in proof:
-        table.add_row(size_told(one.size), str(one.foreseen), str(one.seen))
-    console.print(table)
+    console.print(check_table(proof))
     return proof
 
 

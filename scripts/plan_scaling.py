@@ -9,8 +9,7 @@ mean. The same seed gives the same figures.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -18,23 +17,24 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress, TimeElapsedColumn
-from rich.table import Table
 
+from diffusion_costs.documents import write_json
 from diffusion_costs.prices import Prices
+from diffusion_costs.rates import parse_rate
 from diffusion_costs.scaling.manifests import Target, manifest
-from diffusion_costs.scaling.outcomes import Objective, Tariff, told
-from diffusion_costs.scaling.planning import Planner, ScalingPlan
-from diffusion_costs.scaling.policies import Fixed
+from diffusion_costs.scaling.outcomes import Objective
+from diffusion_costs.scaling.planning import SPOT, Planner, ScalingPlan
 from diffusion_costs.scaling.runs import Load
 from diffusion_costs.scaling.settings import ScalingSettings
 from diffusion_costs.traces import Trace, read_trace
 from diffusion_costs.traffic import SHAPES, Traffic
-from saving.inputs import Pace, cold_start, learning_s, tariff
+from saving.inputs import Pace, cold_start, learning_s, made_up, of_one_model, tariff
 from saving.options import (
     CurveFile,
     Hours,
     Latency,
     MachineName,
+    MadeUp,
     OutFolder,
     PriceTable,
     Rate,
@@ -45,7 +45,12 @@ from saving.options import (
     TraceFile,
 )
 from saving.scaling_plot import plot
+from saving.scaling_table import scaling_table
+from saving.times import known_zone, minute_of_day
 from serving.cli import ROOT, console, program, run
+
+_MODEL = "emoji"
+"""Whose metrics a manifest asks for where nobody names a model."""
 
 app = program("Scaling policies on a virtual clock.")
 
@@ -65,8 +70,8 @@ _SHIFTS = {Sensitivity.LOW: -1, Sensitivity.MEDIUM: 0, Sensitivity.HIGH: 1}
 def main(
     trace: TraceFile = None,
     hours: Hours = None,
-    traffic: Annotated[list[str] | None, typer.Option(help="Made-up days.")] = None,
-    rate: Rate = 0.2,
+    traffic: MadeUp = None,
+    rate: Rate = "0.2",
     p99: Latency = 30.0,
     budget: Annotated[float | None, typer.Option(min=0, help="Money a month.")] = None,
     machine: MachineName = "a10g",
@@ -82,7 +87,9 @@ def main(
     prices: PriceTable = ROOT / "config/prices.yaml",
     settings: Annotated[Path, typer.Option(help="Assumptions.")] = ROOT / "config/scaling.yaml",
     seed: Seed = 0,
-    name: Annotated[str, typer.Option(help="Model, for the manifest.")] = "emoji",
+    name: Annotated[str | None, typer.Option(help="The model, of a trace of several.")] = None,
+    begins: Annotated[str, typer.Option(help="HH:MM of the trace's second 0.")] = "00:00",
+    timezone: Annotated[str, typer.Option(help="In which that is.")] = "Etc/UTC",
     deployment: Annotated[str, typer.Option(help="What is scaled.")] = "torchserve",
     namespace: Annotated[str, typer.Option(help="Where it is.")] = "default",
     prometheus: Annotated[str, typer.Option(help="Inside the cluster.")] = "http://prometheus:9090",
@@ -90,9 +97,9 @@ def main(
 ) -> None:
     """Shows every policy's cost, and writes scaling.json, plots and the winner's manifests."""
     table, assumed = Prices.read(prices), ScalingSettings.read(settings)
-    today = datetime.now(UTC)
-    cost = tariff(table, machine, region, today)
-    pace = Pace.read(curve, shape, table, machine)
+    now = datetime.now(UTC)
+    begins_min, zone = minute_of_day(begins), known_zone(timezone)
+    cost, pace = tariff(table, machine, region, now), Pace.read(curve, shape, table, machine)
     cold_s, cold_source = cold_start(cold, cold_file, cold_of)
     planner = Planner(
         pace.speed,
@@ -103,64 +110,38 @@ def main(
         shift=_SHIFTS[sensitivity] * assumed.sensitivity,
         seed=seed,
     )
-    if warning := table.warning(today.date()):
+    if trace is not None:
+        name, mine = of_one_model(read_trace(trace), name, _MODEL, console.print)
+        sources = {trace.stem: mine}
+    else:
+        sources = _made_up(traffic or list(SHAPES), parse_rate(rate), steps, seed)
+    if warning := table.warning(now.date()):
         console.print(warning, style="yellow")
     console.print(_premises(planner, table, cold_source))
+    target = Target(
+        deployment, namespace, name or _MODEL, prometheus, pace.shape.pixels, 0.0, begins_min, zone
+    )
     out.mkdir(parents=True, exist_ok=True)
     plans = []
-    for label, played in _traffic(trace, traffic or list(SHAPES), rate, steps, seed).items():
+    for label, played in sources.items():
         load = pace.load(played, steps, learning_s(played), hours)
         plan = _plan(planner, load, label)
-        console.print(_table(plan, cost, label), plan.verdict, "")
-        _draw(plan, planner, out / f"scaling-{label}.png", label)
-        target = Target(
-            deployment,
-            namespace,
-            name,
-            prometheus,
-            pace.shape.pixels,
-            sum(load.works) / len(load.works),
-        )
-        if plan.winner is not None:
-            comments = _comments(plan, label, table)
-            text = manifest(plan.winner.policy, target, assumed, comments)
-            (out / f"scaling-{label}.yaml").write_text(text, encoding="utf-8")
+        _show(plan, planner, out / f"scaling-{label}.png", label)
+        work = sum(load.works) / len(load.works)
+        _write_manifest(plan, replace(target, work=work), assumed, out, label, table)
         plans.append({"traffic": label, "requests": len(played), **_document(plan)})
-    document = {
-        "kind": "plan-scaling",
-        "made": today.date().isoformat(),
-        "premises": {
-            "speed": asdict(pace.speed),
-            "cold_start_s": cold_s,
-            "cold_start_source": cold_source,
-            "tariff": asdict(cost),
-            "prices_as_of": table.as_of.isoformat(),
-            "objective": asdict(planner.objective),
-            "settings": assumed.model_dump(),
-            "seed": seed,
-        },
-        "plans": plans,
-    }
-    (out / "scaling.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    made = now.date().isoformat()
+    premises = _premises_record(planner, table, cold_source)
+    record = {"kind": "plan-scaling", "made": made, "premises": premises, "plans": plans}
+    write_json(out / "scaling.json", record)
     console.print(f"{out}: scaling.json, plots and manifests are written.", style="green")
 
 
-def _traffic(
-    trace: Path | None, shapes: list[str], rate: float, steps: int, seed: int
-) -> dict[str, Trace]:
-    if trace is not None:
-        return {trace.stem: read_trace(trace)}
-    for shape in shapes:
-        if shape not in SHAPES:
-            raise typer.BadParameter(f"{shape!r} is no traffic; known are {', '.join(SHAPES)}")
-    try:
-        # Two days: one to learn from, one that counts.
-        return {
-            shape: Traffic(shape, rate, days=2, seed=seed, steps=(steps,)).trace()
-            for shape in shapes
-        }
-    except ValueError as error:
-        raise typer.BadParameter(f"RATE: {error} in two days") from None
+def _made_up(shapes: list[str], rate: float, steps: int, seed: int) -> dict[str, Trace]:
+    # Two days: one to learn from, one that counts.
+    return {
+        shape: made_up(Traffic(shape, rate, days=2, seed=seed, steps=(steps,))) for shape in shapes
+    }
 
 
 def _plan(planner: Planner, load: Load, label: str) -> ScalingPlan:
@@ -186,53 +167,44 @@ def _premises(planner: Planner, table: Prices, cold_source: str) -> str:
     )
 
 
-def _table(plan: ScalingPlan, cost: Tariff, label: str) -> Table:
-    table = Table(title=f"{label}: the cheapest first", caption="month: 730 hours; * the winner")
-    table.add_column("policy", no_wrap=True)
-    table.add_column("machines")
-    for name in (
-        f"{cost.currency} a month",
-        "per 1,000",
-        "in time",
-        "p50, s",
-        "p99, s",
-        "idle",
-        "starting",
-        "replicas",
-        "draws",
-    ):
-        table.add_column(name, justify="right")
-    for one in sorted(plan.candidates, key=lambda one: one.outcome.month):
-        made = one.outcome
-        table.add_row(
-            f"{'* ' if one is plan.winner else ''}{made.policy}",
-            made.purchase,
-            f"{made.month:,.2f}",
-            f"{made.per_thousand:,.2f}",
-            f"{made.within:.2%}",
-            told(made.p50),
-            told(made.p99),
-            f"{made.waste:.0%}",
-            f"{made.scaling:.1%}",
-            f"{made.replicas:.1f}, up to {made.most}",
-            str(one.draws),
-            style="bold" if one is plan.winner else None,
-        )
-    return table
+def _premises_record(planner: Planner, table: Prices, cold_source: str) -> dict[str, Any]:
+    return {
+        "speed": asdict(planner.speed),
+        "cold_start_s": planner.cold_start_s,
+        "cold_start_source": cold_source,
+        "tariff": asdict(planner.tariff),
+        "prices_as_of": table.as_of.isoformat(),
+        "objective": asdict(planner.objective),
+        "settings": planner.settings.model_dump(),
+        "seed": planner.seed,
+    }
 
 
-def _draw(plan: ScalingPlan, planner: Planner, path: Path, label: str) -> None:
+def _show(plan: ScalingPlan, planner: Planner, picture: Path, label: str) -> None:
     objective, cost = planner.objective, planner.tariff
+    console.print(scaling_table(plan, cost, label), plan.verdict, "")
     title = f"{label}: {cost.machine}, {objective.part:.0%} within {objective.latency_s:g} s"
-    plot(plan, planner.speed, path, title, cost.currency, objective.part)
+    plot(plan, planner.speed, picture, title, cost.currency, objective.part)
 
 
-def _comments(plan: ScalingPlan, label: str, table: Prices) -> list[str]:
-    said = [f"Written by make plan-scaling for the traffic {label}, prices as of {table.as_of}."]
-    said.append(plan.verdict)
-    if isinstance(plan.winner and plan.winner.policy, Fixed):
-        said.append("One size: the autoscaler only keeps the count.")
-    return said
+def _write_manifest(
+    plan: ScalingPlan,
+    target: Target,
+    settings: ScalingSettings,
+    out: Path,
+    label: str,
+    table: Prices,
+) -> None:
+    winner = plan.winner
+    if winner is None:
+        return
+    comments = [
+        f"Written by make plan-scaling for the traffic {label}, prices as of {table.as_of}.",
+        plan.verdict,
+    ]
+    spot = winner.outcome.purchase == SPOT
+    text = manifest(winner.policy, target, settings, comments, spot=spot)
+    (out / f"scaling-{label}.yaml").write_text(text, encoding="utf-8")
 
 
 def _document(plan: ScalingPlan) -> dict[str, Any]:

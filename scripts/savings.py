@@ -10,19 +10,19 @@ command that does.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress, TimeElapsedColumn
-from rich.table import Table
 
 from diffusion_costs.caching.settings import CachingSettings
-from diffusion_costs.documents import read_document
+from diffusion_costs.documents import read_document, write_json
 from diffusion_costs.prices import Prices
+from diffusion_costs.rates import parse_rate
 from diffusion_costs.review.settings import ReviewSettings
 from diffusion_costs.savings.evidence import Places, evidence
 from diffusion_costs.savings.measures import Measure, Missing, Saving, Savings, savings
@@ -31,13 +31,14 @@ from diffusion_costs.savings.scenario import Scenario
 from diffusion_costs.scaling.outcomes import Objective
 from diffusion_costs.scaling.settings import ScalingSettings
 from diffusion_costs.traces import Trace, read_trace
-from diffusion_costs.traffic import SHAPES, Traffic
-from saving.inputs import Pace, cold_start, tariff
+from diffusion_costs.traffic import Traffic
+from saving.inputs import Pace, cold_start, made_up, one_kind, tariff
 from saving.options import (
     CurveFile,
     Hours,
     Latency,
     MachineName,
+    MadeUp,
     OutFolder,
     PriceTable,
     Rate,
@@ -48,6 +49,7 @@ from saving.options import (
     TraceFile,
 )
 from saving.savings_plot import plot
+from saving.savings_table import details, savings_table
 from serving.cli import ROOT, console, program, run
 
 _DAYS = 30
@@ -60,8 +62,8 @@ app = program("Savings of a month, alone and together.")
 def main(
     trace: TraceFile = None,
     hours: Hours = None,
-    traffic: Annotated[str, typer.Option(help="Made-up days, thirty of them.")] = "peak",
-    rate: Rate = 0.05,
+    traffic: MadeUp = None,
+    rate: Rate = "0.05",
     p99: Latency = 30.0,
     machine: MachineName = "a10g",
     region: Region = "",
@@ -88,18 +90,25 @@ def main(
     now = datetime.now(UTC)
     table = Prices.read(prices)
     review = read_document(config / "cost_review.yaml", ReviewSettings)
-    scenario, premises = _scenario(
-        trace or traffic,
-        hours,
-        rate,
-        steps,
-        seed,
-        Pace.read(curve, shape, table, machine),
-        cold_start(None, results / "start.json", cold_of),
-        p99,
-        ScalingSettings.read(config / "scaling.yaml"),
-        tariff(table, machine, region, now),
+    kind = one_kind(traffic, "peak")
+    played = _made_up(kind, parse_rate(rate), seed, steps) if trace is None else read_trace(trace)
+    cost, pace = tariff(table, machine, region, now), Pace.read(curve, shape, table, machine)
+    load = pace.load(played, steps, 0.0, hours)
+    cold_s, cold_source = cold_start(None, results / "start.json", cold_of)
+    scenario = Scenario(
+        requests=played.requests,
+        horizon_s=load.horizon_s,
+        speed=pace.speed,
+        tariff=cost,
+        objective=Objective(p99),
+        settings=ScalingSettings.read(config / "scaling.yaml"),
+        cold_start_s=cold_s,
+        default_steps=steps,
+        shape=pace.shape,
+        profile=pace.profile,
+        seed=seed,
     )
+    premises = _premises(scenario, trace.name if trace else f"made up, {kind}", cold_source)
     premises.append(f"Prices as of {table.as_of}: {table.source}.")
     places = Places(
         plans / "scaling.json",
@@ -110,86 +119,59 @@ def main(
         results / "waking.json",
         waking,
         idle_after,
-        trace.stem if trace else traffic,
+        trace.stem if trace else kind,
         floor,
     )
-    caching = CachingSettings.read(config / "caching.yaml")
-    batched = scenario.speed.places > 1
+    caching, batched = CachingSettings.read(config / "caching.yaml"), pace.speed.places > 1
     measures, missing = evidence(places, table, caching, machine, now, batched=batched)
     if warning := table.warning(now.date()):
         console.print(warning, style="yellow")
     found = _played(scenario, measures)
-    currency = scenario.tariff.currency
-    console.print(_table(found, currency), *(_told(one) for one in missing), sep="\n")
+    _write(found, missing, premises, scenario.tariff.currency, now.date(), review, table, out)
+
+
+def _write(
+    found: Savings,
+    missing: Sequence[Missing],
+    premises: list[str],
+    currency: str,
+    today: date,
+    review: ReviewSettings,
+    table: Prices,
+    out: Path,
+) -> None:
+    """Shows what was found and writes the page, its picture and the record."""
+    told = (_told(one) for one in missing)
+    console.print(savings_table(found, currency), *details(found), *told, sep="\n")
     out.mkdir(parents=True, exist_ok=True)
     plot(found, out / "savings.png", currency)
-    text = page(
-        found,
-        missing,
-        premises,
-        currency,
-        now.date(),
-        review.savings.review_days,
-        table.good_until,
-        "savings.png",
-    )
+    days, good_until = review.savings.review_days, table.good_until
+    text = page(found, missing, premises, currency, today, days, good_until, "savings.png")
     (out / "savings.md").write_text(text, encoding="utf-8")
-    document = _document(found, missing, premises, currency, now.date().isoformat())
-    (out / "savings.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(out / "savings.json", _document(found, missing, premises, currency, today))
     console.print(f"{out}: savings.md, savings.png and savings.json are written.", style="green")
 
 
-def _scenario(
-    played: Path | str,
-    hours: float | None,
-    rate: float,
-    steps: int,
-    seed: int,
-    pace: Pace,
-    cold: tuple[float, str],
-    p99: float,
-    settings: ScalingSettings,
-    cost: Any,
-) -> tuple[Scenario, list[str]]:
-    trace = read_trace(played) if isinstance(played, Path) else _made_up(played, rate, seed, steps)
-    load = pace.load(trace, steps, 0.0, hours)
-    scenario = Scenario(
-        requests=trace.requests,
-        horizon_s=load.horizon_s,
-        speed=pace.speed,
-        tariff=cost,
-        objective=Objective(p99),
-        settings=settings,
-        cold_start_s=cold[0],
-        default_steps=steps,
-        shape=pace.shape,
-        profile=pace.profile,
-        seed=seed,
-    )
-    models = len({one.model for one in trace.requests})
-    name = played.name if isinstance(played, Path) else f"made up, {played}"
-    premises = [
-        f"Traffic: {name}, {len(trace):,} requests of {models} models in"
-        f" {load.horizon_s / 86_400:g} days; 99 of 100 within {p99:g} s.",
+def _premises(scenario: Scenario, traffic: str, cold_source: str) -> list[str]:
+    models = len({one.model for one in scenario.requests})
+    cost, speed = scenario.tariff, scenario.speed
+    return [
+        f"Traffic: {traffic}, {len(scenario.requests):,} requests of {models} models in"
+        f" {scenario.horizon_s / 86_400:g} days; 99 of 100 within"
+        f" {scenario.objective.latency_s:g} s.",
         f"As it is: a fleet of one size for each model, of {cost.machine} on demand at"
         f" {cost.on_demand:g} {cost.currency} an hour, no cache.",
-        f"Speed: {pace.speed.steps_per_s:.2f} steps/s ({pace.speed.source}"
-        f"{'' if pace.speed.measured else ', an estimate'}); a cold start of {cold[0]:.1f} s"
-        f" ({cold[1]}).",
+        f"Speed: {speed.steps_per_s:.2f} steps/s ({speed.source}"
+        f"{'' if speed.measured else ', an estimate'}); a cold start of"
+        f" {scenario.cold_start_s:.1f} s ({cold_source}).",
     ]
-    return scenario, premises
 
 
 def _made_up(shape: str, rate: float, seed: int, steps: int) -> Trace:
-    if shape not in SHAPES:
-        raise typer.BadParameter(f"{shape!r} is no traffic; known are {', '.join(SHAPES)}")
-    try:
-        return Traffic(shape, rate, _DAYS, seed, steps=(steps,), models=_MODELS).trace()
-    except ValueError as error:
-        raise typer.BadParameter(f"RATE: {error}") from None
+    return made_up(Traffic(shape, rate, _DAYS, seed, steps=(steps,), models=_MODELS))
 
 
-def _played(scenario: Scenario, measures: Any) -> Savings:
+def _played(scenario: Scenario, measures: Sequence[Measure]) -> Savings:
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("playing the month", total=1 + 2 * len(measures))
@@ -198,48 +180,12 @@ def _played(scenario: Scenario, measures: Any) -> Savings:
         )
 
 
-def _table(found: Savings, currency: str) -> Table:
-    table = Table(title="a month", caption="the largest first; alone, and on top of those above")
-    table.add_column("measure")
-    table.add_column("what")
-    for name in (f"alone, {currency}", "on top", "in time, alone", "month then"):
-        table.add_column(name, justify="right")
-    now = found.now
-    table.add_row("as it is", "", "", "", f"{now.within:.2%}", f"{now.month:,.2f}")
-    for one in found.found:
-        table.add_row(*_cells(one), f"{one.after.month:,.2f}")
-    for one in found.left_out:
-        table.add_row(*_cells(one), "left out", style="dim")
-    saved = f"{found.saved:,.2f}"
-    table.add_row(
-        "together",
-        f"alone they add up to {found.plain_sum:,.2f}",
-        "",
-        saved,
-        "",
-        f"{found.together.month:,.2f}",
-        style="bold",
-    )
-    return table
-
-
-def _cells(one: Saving) -> tuple[str, ...]:
-    measure: Measure = one.measure
-    return (
-        measure.name,
-        measure.detail,
-        f"{one.alone:,.2f}",
-        f"{one.added:,.2f}",
-        f"{one.within:.2%}",
-    )
-
-
 def _told(one: Missing) -> str:
     return f"Not measured: {one.name} ({one.why}); `{one.command}` does."
 
 
 def _document(
-    found: Savings, missing: Any, premises: list[str], currency: str, made: str
+    found: Savings, missing: Sequence[Missing], premises: list[str], currency: str, today: date
 ) -> dict[str, Any]:
     def of(one: Saving) -> dict[str, Any]:
         measure = one.measure
@@ -256,7 +202,7 @@ def _document(
 
     return {
         "kind": "savings",
-        "made": made,
+        "made": today.isoformat(),
         "currency": currency,
         "premises": premises,
         "now": asdict(found.now),

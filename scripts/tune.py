@@ -22,6 +22,7 @@ from diffusion_costs.tuning.configurations import Configuration, configurations
 from diffusion_costs.tuning.measured import ServiceProfile
 from diffusion_costs.tuning.search import FINALISTS, Search, draws_of, search
 from diffusion_costs.tuning.simulation import Asked, replayed
+from saving.inputs import of_one_model
 from serving.errors import Trouble
 from tuning.checking import FEWEST, Check, arrivals, check
 from tuning.measuring import Subject, obtain_service, require_service
@@ -39,6 +40,7 @@ def main(
     config: Annotated[Path | None, typer.Option(help="The model's config.")] = None,
     rate: Annotated[str | None, typer.Option(help="Requests: 3 (a second), 90/min, 1/day.")] = None,
     trace: Annotated[Path | None, typer.Option(help="A trace file, instead of a rate.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name in the trace.")] = None,
     profile: Annotated[Path | None, typer.Option(help="A service profile to use.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="The most workers to try.")] = 2,
     check_s: Annotated[float, typer.Option(min=0, help="Seconds of load run; 0: none.")] = 120,
@@ -50,7 +52,7 @@ def main(
     """Choose how a machine serves a model: simulated from measurements, then checked under load."""
     config = config or default_config(ROOT / "config" / "models", model.name)
     try:
-        per_second, traced = _traffic(rate, trace)
+        per_second, traced = _traffic(rate, trace, name or model.name)
         measured = _measured(Subject(model, config, workers), profile, again)
         tuner = Tuner(str(model), config, console.print)
         if traced is None:
@@ -58,8 +60,7 @@ def main(
         else:
             draws = [replayed(measured, traced)]
         found = _searched(measured, tuner.queue_size, draws, p99)
-        for table in tables(found, per_second):
-            console.print(table)
+        console.print(*tables(found, per_second), sep="\n")
         out.mkdir(parents=True, exist_ok=True)
         run = None
         if found.winner is not None:
@@ -84,13 +85,14 @@ def main(
         raise typer.Exit(1)
 
 
-def _traffic(rate: str | None, trace: Path | None) -> tuple[float | None, Trace | None]:
+def _traffic(rate: str | None, trace: Path | None, model: str) -> tuple[float | None, Trace | None]:
     if (rate is None) == (trace is None):
         raise typer.BadParameter("give a rate or a trace: RATE= or TRACE=, one of the two")
     if rate is not None:
         return parse_rate(rate), None
     assert trace is not None
-    return None, read_trace(trace)
+    _, mine = of_one_model(read_trace(trace), model, model, console.print)
+    return None, mine
 
 
 def _measured(subject: Subject, profile: Path | None, again: bool) -> ServiceProfile:

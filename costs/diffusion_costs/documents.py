@@ -1,9 +1,12 @@
-"""Files that people keep by hand: YAML, every key checked."""
+"""Files that people keep by hand: YAML, every key checked; and records, in JSON."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,3 +40,19 @@ def read_document(path: Path, kind: type[T]) -> T:
         if reason == "extra_forbidden":
             message = "is not a known key"
         raise ConfigError(f"{path}: {field}: {message}", field=field, bound=bound) from None
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes a record as JSON, which has no infinity: a figure that is not finite is null."""
+    text = json.dumps(_finite(document), indent=1, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value

@@ -2,9 +2,9 @@
 
 A trace is a CSV file with the header `seconds,prompt_id,model,steps,width,height`, of which all but
 `seconds` may be left out, in any order; an empty field is one that was not recorded. `seconds`
-counts from the beginning of the trace and never falls from line to line. Equal `prompt_id`s of a
-model ask for the same picture: a cache that holds one answers the other. It is an identifier, never
-the prompt's text.
+counts from the beginning of the trace, is at most `LONGEST_S` and never falls from line to line.
+Equal `prompt_id`s of a model ask for the same picture: a cache that holds one answers the other. It
+is an identifier, never the prompt's text.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class TracedRequest:
     width: int | None = Field(None, gt=0, le=65_536)
     height: int | None = Field(None, gt=0, le=65_536)
 
+
+LONGEST_S = 366 * 86_400
+"""What a trace file may stand for: a year. Larger ones are seconds since 1970, not its own."""
 
 COLUMNS = tuple(field.name for field in fields(TracedRequest))
 """The columns of a trace file, in the order in which they are written."""
@@ -119,6 +122,13 @@ def _requests(file: TextIO, path: Path) -> Iterable[TracedRequest]:
                 f" {latest:g}",
                 field="seconds",
                 bound={"minimum": latest},
+            )
+        if one.seconds > LONGEST_S:
+            raise ConfigError(
+                f"{path}: line {rows.line_num}: seconds: must be at most {LONGEST_S}, 366 days, not"
+                f" {one.seconds:.15g}: they count from the trace's beginning, not from 1970",
+                field="seconds",
+                bound={"maximum": LONGEST_S},
             )
         latest = one.seconds
         yield one

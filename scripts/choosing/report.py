@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -11,27 +11,24 @@ from diffusion_costs.fleets.choice import Choice
 from diffusion_costs.fleets.planning import Fleet, Offer
 from diffusion_costs.fleets.roofline import Held
 from diffusion_costs.money import Money
+from saving.tables import plain_table
 
 _SHOWN = 12
 
 
 def offer_table(offers: Sequence[Offer], p99: float) -> Table:
     """The guides' table: price an hour, images an hour, cost of 1,000."""
-    table = Table(
-        title=f"Machines, each at the most it carries with 99 % within {p99:g} s",
-        caption="estimate: roofline of a datasheet, not validated on that machine",
+    table = plain_table(
+        f"Machines, each at the most it carries with 99 % within {p99:g} s",
+        ["machine", "figures"],
+        ["an hour", "spot", "images/h", "1,000", "on spot", "alone, s"],
+        "1,000: images, and what they cost on spot; estimate: roofline of a datasheet, not"
+        " validated on that machine",
     )
-    table.add_column("machine")
-    table.add_column("region")
-    table.add_column("figures")
-    for name in ("an hour", "spot", "images/h", "1,000 images", "on spot", "alone, s"):
-        table.add_column(name, justify="right")
-    table.add_column("found by")
-    for one in sorted(offers, key=lambda one: -one.speed.rate):
+    for one in _fastest_first(offers):
         known = bool(one.speed.rate)
         table.add_row(
             one.name,
-            one.machine.region or "",
             ("estimate" if one.speed.estimate else "measured") if one.speed.p99 else "none",
             _money(one.on_demand),
             _money(one.spot),
@@ -39,41 +36,52 @@ def offer_table(offers: Sequence[Offer], p99: float) -> Table:
             _money(one.per_thousand(one.on_demand)),
             _money(one.per_thousand(one.spot)),
             f"{one.speed.p99:.3g}" if one.speed.p99 else "",
-            one.speed.note,
         )
     return table
 
 
+def offer_notes(offers: Sequence[Offer]) -> Iterator[str]:
+    """Where each machine that carries something is, and how its speed was found, a line each."""
+    for one in _fastest_first(offers):
+        if one.speed.rate:
+            region = f" ({one.machine.region})" if one.machine.region else ""
+            yield f"{one.name}{region}: {one.speed.note}"
+
+
 def fleet_table(choice: Choice, rate: float, hours: float) -> Table:
-    """Fleets, the cheapest first, and what speaks against each."""
-    table = Table(title=f"Fleets for {rate:.4g} requests a second")
-    table.add_column("fleet")
-    table.add_column("figures")
-    for name in ("needed", "short", "a month", "1,000 images"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    marks = {id(choice.winner): "cheapest", id(choice.runner_up): "runner-up"}
-    for one in choice.fleets[:_SHOWN]:
-        mark, reason = marks.get(id(one)), choice.reason(one)
-        told = f"{mark}: {reason}" if mark and reason else mark or reason
+    """Fleets, the cheapest first."""
+    table = plain_table(
+        f"Fleets for {rate:.4g} requests a second",
+        ["", "fleet", "figures"],
+        ["needed", "short", "a month", "1,000 images"],
+        "short: the part of the time in which fewer than needed are there",
+    )
+    for place, one in enumerate(choice.fleets[:_SHOWN], 1):
         table.add_row(
+            str(place),
             one.name,
             "estimate" if _estimated(one) else "measured",
             str(one.needed),
             f"{one.short:.2%}",
             _money(one.monthly),
             _money(one.per_thousand(rate, hours)),
-            told,
+            style="bold" if one is choice.winner else None,
         )
     return table
 
 
+def reasons(choice: Choice) -> Iterator[str]:
+    """What speaks for or against each fleet that is shown, a line each."""
+    marks = {id(choice.winner): "cheapest", id(choice.runner_up): "runner-up"}
+    for place, one in enumerate(choice.fleets[:_SHOWN], 1):
+        told = [marks.get(id(one), ""), choice.reason(one)]
+        yield f"{place}. {one.name}: {': '.join(filter(None, told))}"
+
+
 def roofline_table(held: Sequence[Held]) -> Table:
     """The roofline of each part against its measured time on this machine."""
-    table = Table(title="The roofline against this machine")
-    table.add_column("part")
-    for name in ("roofline, ms", "measured, ms", "attained"):
-        table.add_column(name, justify="right")
+    figures = ["roofline, ms", "measured, ms", "attained"]
+    table = plain_table("The roofline against this machine", ["part"], figures)
     for one in held:
         table.add_row(
             one.part,
@@ -128,6 +136,10 @@ def plot(choice: Choice, path: Path, title: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _fastest_first(offers: Sequence[Offer]) -> list[Offer]:
+    return sorted(offers, key=lambda one: -one.speed.rate)
 
 
 def _estimated(fleet: Fleet) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from diffusion_costs.scaling.outcomes import Tariff
 from diffusion_costs.scaling.runs import Load
 from diffusion_costs.scaling.speed import Speed, works
 from diffusion_costs.traces import Trace
-from diffusion_costs.traffic import DAY_S, whole_days
+from diffusion_costs.traffic import DAY_S, SHAPES, Traffic, whole_days
 from serving.errors import Trouble
 
 
@@ -85,6 +86,44 @@ def cold_start(given: float | None, measured: Path, model: str) -> tuple[float, 
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise Trouble(f"{measured}: tells no cold start of {model}: {error!r}") from None
+
+
+def made_up(traffic: Traffic) -> Trace:
+    """Made-up requests; `Trouble` for a kind of day that there is none of, or no request at all."""
+    if traffic.shape not in SHAPES:
+        raise Trouble(f"TRAFFIC: {traffic.shape!r} is none; known are {', '.join(SHAPES)}")
+    try:
+        return traffic.trace()
+    except ValueError as error:
+        raise Trouble(f"RATE: {error} in {traffic.days} days at {traffic.rate:g}/s") from None
+
+
+def one_kind(shapes: Sequence[str] | None, default: str) -> str:
+    """The kind of day that is asked for; `Trouble` for several."""
+    if shapes and len(shapes) > 1:
+        raise Trouble(f"TRAFFIC: one kind of day at a time, not {', '.join(shapes)}")
+    return shapes[0] if shapes else default
+
+
+def of_one_model(
+    trace: Trace, name: str | None, default: str, say: Callable[[str], None]
+) -> tuple[str, Trace]:
+    """The requests to one model, and its name: as given, the only one of the trace, or `default`.
+
+    How many are left out is said. `Trouble` where the trace asks nothing of the model, and where it
+    names several and none is given.
+    """
+    known = sorted({one.model for one in trace.requests if one.model is not None})
+    if name is None and len(known) > 1:
+        raise Trouble(f"the trace is of several models, {', '.join(known)}: NAME says which one")
+    chosen = name or (known[0] if known else default)
+    try:
+        mine = trace.of_model(chosen)
+    except ValueError as error:
+        raise Trouble(f"NAME: {error}") from None
+    if left := len(trace) - len(mine):
+        say(f"{left:,} of {len(trace):,} requests are left out: they are not of {chosen}.")
+    return chosen, mine
 
 
 def learning_s(trace: Trace) -> float:

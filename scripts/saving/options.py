@@ -9,7 +9,12 @@ import typer
 
 TraceFile = Annotated[Path | None, typer.Option("--trace", help="CSV of requests.")]
 Hours = Annotated[float | None, typer.Option("--hours", min=0.01, help="How long it stands for.")]
-Rate = Annotated[float, typer.Option("--rate", min=1e-6, help="Made-up requests a second.")]
+Rate = Annotated[
+    str, typer.Option("--rate", help="Made-up requests: 0.2 (a second), 90/min, 1/day.")
+]
+MadeUp = Annotated[
+    list[str] | None, typer.Option("--traffic", help="Made-up days, where there is no trace.")
+]
 Latency = Annotated[float, typer.Option("--p99", min=0.001, help="Seconds that 99 of 100 keep.")]
 MachineName = Annotated[str, typer.Option("--machine", help="A machine of the price table.")]
 Region = Annotated[str, typer.Option("--region", help="Where its prices have to hold.")]

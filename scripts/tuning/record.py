@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from diffusion_costs.documents import write_json
 from diffusion_costs.tuning.configurations import Configuration
 from diffusion_costs.tuning.measured import ServiceProfile
 from diffusion_costs.tuning.search import Search
@@ -65,4 +65,4 @@ def write_record(
                 for one in check.verdicts
             ],
         }
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(path, document)

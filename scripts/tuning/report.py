@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -11,6 +11,7 @@ from diffusion_costs.tuning.measured import ServiceProfile
 from diffusion_costs.tuning.search import Candidate, Search, headroom
 from diffusion_costs.tuning.simulation import Asked
 from diffusion_costs.tuning.verdicts import Verdict
+from saving.tables import plain_table
 
 KINDS = {
     "fixed": "#999999",
@@ -26,55 +27,63 @@ _TRIED_SLOWER = 3
 """Candidates, the nearest to the objective first, that are tried with less traffic."""
 
 
-def tables(search: Search, rate: float | None) -> list[Table]:
-    """The best of each kind beside each other, then the winner and those that came after it."""
+def tables(search: Search, rate: float | None) -> Iterator[Table | str]:
+    """The best of each kind beside each other, then the winner and those that came after it.
+
+    Each table is followed by a line for each of its rows that says why it was not chosen.
+    """
     kinds = [
         next((one for one in search.candidates if one.configuration.kind == kind), None)
         for kind in KINDS
     ]
     best = [one for one in kinds if one is not None]
-    return [
-        _table("The best of each kind", best, search, rate),
-        _table("The winner and the runners-up", search.candidates[:_SHOWN], search, rate),
-    ]
+    for title, shown in (
+        ("The best of each kind", best),
+        ("The winner and the runners-up", search.candidates[:_SHOWN]),
+    ):
+        yield _table(title, shown, rate)
+        for one in shown:
+            yield f"{one.configuration.name}: {search.why(one) or 'the best'}"
+        yield ""
 
 
 def parts_table(profile: ServiceProfile) -> Table:
     """What a picture takes, part by part, with one worker at work and with all."""
-    table = Table(title=f"Parts of a picture of {profile.shape}, milliseconds")
-    for name in ("workers", "at work", "start", "encode", "decode", "file", "a step by rows"):
-        table.add_column(name, justify="right")
+    table = plain_table(
+        f"Parts of a picture of {profile.shape}, milliseconds",
+        [],
+        ["workers", "at work", "start", "encode", "decode", "file", "a step by rows"],
+        "; ".join(
+            f"TorchServe, {one.mode}, {one.workers} workers: {1000 * one.request:.3g} ms a request,"
+            f" parts take {one.slowness:.2f} times as long"
+            for one in profile.overheads
+        ),
+    )
     for layout in profile.layouts:
         for busy, sizes in layout.busy.items():
             of = sizes[profile.shape]
             steps = ", ".join(f"{rows}: {1000 * s:.3g}" for rows, s in of.step.seconds.items())
             alone = (f"{1000 * s:.3g}" for s in (of.start, of.encode, of.decode, of.image))
             table.add_row(str(layout.workers), str(busy), *alone, steps)
-    table.caption = "; ".join(
-        f"TorchServe, {one.mode}, {one.workers} workers: {1000 * one.request:.3g} ms a request,"
-        f" parts take {one.slowness:.2f} times as long"
-        for one in profile.overheads
-    )
     return table
 
 
 def verdict_table(found: Sequence[Verdict]) -> Table:
     """Foreseen and seen, with a verdict for each figure."""
-    table = Table(title="Foreseen and seen, the same arrivals")
-    for name in ("figure", "unit"):
-        table.add_column(name)
-    for name in ("foreseen", "seen", "apart", "bound"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
+    table = plain_table(
+        "Foreseen and seen, the same arrivals",
+        ["figure", "unit", "verdict"],
+        ["foreseen", "seen", "apart", "bound"],
+    )
     for one in found:
         table.add_row(
             one.figure,
             one.unit,
+            "holds" if one.holds else "does not hold",
             f"{one.foreseen:.4g}",
             f"{one.seen:.4g}",
             f"{one.error:+.1%}",
             f"{one.bound:.0%}",
-            "holds" if one.holds else "does not hold",
         )
     return table
 
@@ -133,34 +142,33 @@ def plot(
     plt.close(figure)
 
 
-def _table(title: str, shown: Sequence[Candidate], search: Search, rate: float | None) -> Table:
-    table = Table(
-        title=title,
-        caption="simulated; latencies in seconds, in brackets the least and largest of the draws",
+def _table(title: str, shown: Sequence[Candidate], rate: float | None) -> Table:
+    table = plain_table(
+        title,
+        ["kind", "served as"],
+        ["img/s", "busy", "median", "p99, s", "carries"],
+        "simulated; served as: workers × batch, delay; median and p99 in seconds, in brackets the"
+        " least and largest of the draws",
     )
-    table.add_column("kind")
-    for name in ("workers", "batch", "delay, ms", "rows", "images/s", "busy", "median", "p99"):
-        table.add_column(name, justify="right")
-    table.add_column("carries", justify="right")
-    table.add_column("why not")
     for one in shown:
         of = one.configuration
         low, high = one.p99_range
-        spread = f" ({low:.3g}–{high:.3g})" if len(one.outcomes) > 1 else ""
+        spread = f" ({_seconds(low)}–{_seconds(high)})" if len(one.outcomes) > 1 else ""
         table.add_row(
             of.kind,
-            str(of.workers),
-            str(of.batch_size),
-            of.delay,
-            str(of.max_rows),
+            of.served,
             f"{one.throughput:.3g}",
             f"{one.busy:.0%}",
-            f"{one.median:.3g}",
-            f"{one.p99:.3g}{spread}",
+            _seconds(one.median),
+            f"{_seconds(one.p99)}{spread}",
             carries(one, rate),
-            search.why(one) or "best",
         )
     return table
+
+
+def _seconds(latency: float) -> str:
+    """Three digits, and all of those before the point."""
+    return f"{latency:.3g}" if latency < 100 else f"{latency:,.0f}"
 
 
 def carries(one: Candidate, rate: float | None) -> str:

@@ -62,6 +62,8 @@ def test_requests_of_a_model() -> None:
         ("seconds,steps\n0,20.5\n", "line 2: steps: "),
         ("seconds,steps\n,20\n", "line 2: seconds: "),
         ("seconds\n5\n4\n", "line 3: seconds: must not fall, and the line before has 5"),
+        ("seconds\n1732233600\n", "line 2: seconds: must be at most 31622400, 366 days"),
+        ("seconds\n0\n31622401\n", "line 3: seconds: must be at most 31622400, 366 days"),
         ("seconds\n5,6\n", "line 2: has more fields than the header"),
         ("seconds,steps\n5\n", "line 2: steps: is missing"),
         ('seconds\n"5\n', "cannot be read as CSV"),

@@ -105,7 +105,7 @@ def test_an_estimate_counts_a_machines_accelerators(
 
 
 def test_bad_input_is_told(profile: Path, tmp_path: Path) -> None:
-    result = run(tmp_path, profile, "--rate", 1, "--p99", 3, "--regions", "us-east-1,moon")
+    result = run(tmp_path, profile, "--rate", 1, "--p99", 3, "--regions", "us-east-1, moon")
     assert (result.exit_code, "no machine in moon" in result.output) == (2, True)
     other = tmp_path / "other.json"
     document = json.loads(profile.read_text())

@@ -37,9 +37,12 @@ def run(out: Path, *options: object) -> Result:
 
 def test_a_config_a_record_and_a_figure(profile: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
-    trace.write_text("seconds\n" + "".join(f"{i / 3:.3f}\n" for i in range(150)))
-    result = run(tmp_path, "--p99", 3, "--trace", trace, "--profile", profile)
+    lines = (f"{i / 3:.3f},{'' if i % 2 else 'mine'}\n" for i in range(150))
+    trace.write_text("seconds,model\n" + "".join(lines) + "50,sdxl\n50,sdxl\n")
+    options = ["--trace", trace, "--profile", profile, "--name", "mine"]
+    result = run(tmp_path, "--p99", 3, *options)
     assert result.exit_code == 0, result.output
+    assert "2 of 152 requests are left out: they are not of mine." in result.output
     config = read_model_config(tmp_path / "emoji.yaml")
     record = json.loads((tmp_path / "tuning.json").read_text())
     best = record["candidates"][0]
@@ -72,6 +75,11 @@ def test_bad_input_is_told(profile: Path, tmp_path: Path) -> None:
     result = run(tmp_path, "--p99", 1, "--rate", "often", "--profile", profile)
     assert (result.exit_code, "'often' is no rate" in result.output) == (2, True)
     assert run(tmp_path, "--p99", 1, "--profile", profile).exit_code == 2
+    others = tmp_path / "others.csv"
+    others.write_text("seconds,model\n0,sd15\n1,sdxl\n")
+    result = run(tmp_path, "--p99", 1, "--trace", others, "--profile", profile)
+    said = "NAME: the trace asks nothing of 'emoji', only of sd15, sdxl"
+    assert (result.exit_code, said in " ".join(result.output.split())) == (2, True)
     both = run(tmp_path, "--p99", 1, "--rate", 1, "--trace", empty, "--profile", profile)
     assert both.exit_code == 2
 

@@ -55,6 +55,7 @@ class Target:
         model: the label of its metrics; `pixels`: of a picture, in which queued work is counted.
         prometheus: the server's address inside the cluster.
         work: steps that a request asks for on average, in the trace.
+        begins_min: minutes after midnight at which the trace's second 0 is, in `timezone`.
     """
 
     deployment: str
@@ -63,16 +64,32 @@ class Target:
     prometheus: str
     pixels: int
     work: float
+    begins_min: int = 0
+    timezone: str = "Etc/UTC"
 
 
 def manifest(
-    policy: Policy, target: Target, settings: ScalingSettings, comments: Sequence[str] = ()
+    policy: Policy,
+    target: Target,
+    settings: ScalingSettings,
+    comments: Sequence[str] = (),
+    *,
+    spot: bool = False,
 ) -> str:
-    """The policy as YAML that `kubectl apply` takes, under lines of comment."""
+    """The policy as YAML that `kubectl apply` takes, under lines of comment.
+
+    A timetable of the same count all day long is a fleet of one size. An autoscaler only counts
+    pods, so with `spot` it is the same document, and a comment says where the pods are to run.
+    """
+    if isinstance(policy, ByTimeOfDay) and len(set(policy.days[-1])) == 1:
+        policy = Fixed(policy.days[-1][0], policy.behaviour)
     if isinstance(policy, Fixed):
         document = _of_one_size(policy, target)
+        comments = [*comments, "One size: the autoscaler only keeps the count."]
     else:
         document = _scaled_object(policy, target, settings)
+    if spot:
+        comments = [*comments, *_where_pods_run(settings.spot.on_demand)]
     head = "".join(f"# {line}\n" for line in comments)
     return head + yaml.safe_dump(document, sort_keys=False, width=100)
 
@@ -109,7 +126,7 @@ def triggers(policy: Policy, target: Target, settings: ScalingSettings) -> list[
         queries = (now, f"predict_linear(({now})[30m:{each}], {ahead})", yesterday)
         return [_prometheus(target, query, requests) for query in queries]
     if isinstance(policy, ByTimeOfDay):
-        return _hours(policy)
+        return _hours(policy, target)
     raise TypeError(f"{policy.name} has no manifest")
 
 
@@ -134,32 +151,40 @@ def _prometheus(
     }
 
 
-def _hours(policy: ByTimeOfDay) -> list[Trigger]:
+def _hours(policy: ByTimeOfDay, target: Target) -> list[Trigger]:
     """A cron trigger for each run of hours with a count above the least, begun early enough."""
     early = ceil(policy.ahead_s / 60)
     found = []
-    hour = 0
+    minute = target.begins_min
     for replicas, hours in groupby(policy.days[-1]):
-        length = len(list(hours))
-        begin, end = (hour * 60 - early) % 1440, (hour + length) % 24
-        hour += length
+        begin, minute = minute - early, minute + 60 * len(list(hours))
         if replicas <= policy.least:
             continue
-        start = f"{begin % 60} {begin // 60} * * *"
-        # A count for the whole day begins again in the minute in which it ended.
-        start, stop = ("0 0 * * *", "59 23 * * *") if length == 24 else (start, f"0 {end} * * *")
         found.append(
             {
                 "type": "cron",
                 "metadata": {
-                    "timezone": "Etc/UTC",
-                    "start": start,
-                    "end": stop,
+                    "timezone": target.timezone,
+                    "start": _daily(begin),
+                    "end": _daily(minute),
                     "desiredReplicas": str(replicas),
                 },
             }
         )
     return found
+
+
+def _daily(minute: int) -> str:
+    """A minute of the day, or of a day beside it, as cron has it."""
+    return f"{minute % 60} {minute // 60 % 24} * * *"
+
+
+def _where_pods_run(on_demand: int) -> list[str]:
+    return [
+        f"Spot: the count holds all replicas, {on_demand} of them on demand and the others spot.",
+        f"Give the Deployment's pods {on_demand} on-demand machine(s), which they prefer, and a",
+        "group of spot machines that grows: docs/costs/scaling.md, Spot machines.",
+    ]
 
 
 def _scaled_object(policy: Policy, target: Target, settings: ScalingSettings) -> dict[str, Any]:

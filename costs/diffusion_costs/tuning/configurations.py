@@ -50,13 +50,13 @@ class Configuration:
     @property
     def name(self) -> str:
         """A line's worth."""
-        delay = self.delay if self.delay_ms == UNTIL_FULL_MS else f"{self.delay} ms"
-        return f"{self.kind}, {self.workers} × {self.batch_size}, {delay}, {self.max_rows} rows"
+        return f"{self.kind}, {self.served}, {self.max_rows} rows"
 
     @property
-    def delay(self) -> str:
-        """The batch delay in ms, for people."""
-        return "until full" if self.delay_ms == UNTIL_FULL_MS else str(self.delay_ms)
+    def served(self) -> str:
+        """Workers, batch size and delay: 2 × 4, 20 ms."""
+        delay = "until full" if self.delay_ms == UNTIL_FULL_MS else f"{self.delay_ms} ms"
+        return f"{self.workers} × {self.batch_size}, {delay}"
 
     def keys(self) -> dict[str, Any]:
         """The keys as a model config has them; `handler` is to be merged into the model's own."""
