@@ -100,7 +100,7 @@ class Gateway:
     @classmethod
     def of(cls, settings: GatewaySettings, folder: Path = FOLDER) -> Gateway:
         """A gateway with all that its role asks for; `folder` is for what it keeps of its own."""
-        store = open_store(settings.store_url)
+        store = open_store(settings.store_url, settings.gpu_pool)
         results = ResultStore(settings, store)
         catalog = Catalog(settings, folder)
         metrics = Metrics()

@@ -131,6 +131,10 @@ class Metrics:
         """Device time whose pictures nobody gets; it is charged to the service."""
         self._wasted.labels(model).inc(device_seconds)
 
+    def in_hand(self, jobs: int) -> None:
+        """So many jobs this gateway's worker sees to."""
+        self._in_hand.set(jobs)
+
     def placed(self, pool: str, reason: str) -> None:
         """A job was given to a pool (on-demand, spot), and why."""
         self._placements.labels(pool, reason).inc()
@@ -225,6 +229,7 @@ class Metrics:
         self._wasted = self._counter(
             "wasted_device_seconds", "Device time whose pictures nobody got", "model"
         )
+        self._in_hand = self._gauge("jobs_in_hand", "Jobs that this gateway's worker sees to")
         self._placements = self._counter("placements", "Jobs given to a pool", "pool", "reason")
         self._endpoint = self._gauge(
             "endpoint", "1 for the state that an endpoint is in", "endpoint", "state"

@@ -125,6 +125,8 @@ class GatewaySettings(BaseModel):
     device_memory_mb: PositiveInt | None = None
     """What the workers of all models together may take on one endpoint; None: no bound."""
     spot_notices: Literal["none", "aws", "gcp", "azure"] = "none"
+    gpu_pool: str | None = Field(None, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+    """Which pool of machines scales with what this worker has in hand; None: none does."""
 
     # What it costs.
     machine: str | None = None

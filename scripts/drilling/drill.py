@@ -18,7 +18,7 @@ import httpx2
 
 from drilling.clients import Asked, Clients, Wanted, persistently, references
 from drilling.gateway import GatewayProcess
-from drilling.pods import MODEL, Pod, State
+from drilling.pods import GPU_POOL, MODEL, Pod, State
 from drilling.redis_server import RedisServer
 from drilling.scaling import Scaler, triggers
 from drilling.steps import Steps
@@ -232,7 +232,9 @@ class Drill:
         task.add_done_callback(self._busy.discard)
 
     def _lengths(self) -> dict[str, int]:
-        return {key: int(self._redis.ask("ZCARD", key)) for key in triggers(MODEL)}
+        *lanes, leases = triggers(MODEL, GPU_POOL)
+        lengths = {key: int(self._redis.ask("ZCARD", key)) for key in lanes}
+        return {**lengths, leases: int(self._redis.ask("SCARD", leases))}
 
     async def _account(self) -> None:
         """What the gateways have charged, by bucket."""

@@ -19,6 +19,7 @@ from serving.ports import free_base
 from serving.server import Server
 
 MODEL = "emoji"
+GPU_POOL = "drill"
 
 _PROFILE = ROOT / "config" / "config.properties"
 
@@ -60,6 +61,7 @@ class Pod:
         self._server = Server(self._folder / "run")
         own = {
             "role": "worker",
+            "gpu_pool": GPU_POOL,
             "endpoints": [self.endpoint],
             "port": free_base(19100 + 10 * number, count=1),
         }

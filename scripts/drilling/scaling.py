@@ -1,8 +1,8 @@
 """How many pods there should be, by the figures that KEDA reads from Redis.
 
-The Helm chart's ScaledObject has a trigger for each lane of a model's queue and one for the leases;
-each asks for its length over a threshold, rounded up, and the largest number counts. Leased work is
-counted so that nobody is taken away who draws while nobody waits.
+The Helm chart's ScaledObject has a trigger for each lane of a model's queue and one for the pool's
+leases; each asks for its length over a threshold, rounded up, and the largest number counts. Leased
+work is counted so that nobody is taken away who draws while nobody waits.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from diffusion_gateway.job import Lane
 PREFIX = "diffusion:{jobs}:"
 
 
-def triggers(model: str) -> list[str]:
-    """The sorted sets whose lengths KEDA reads."""
-    return [*(f"{PREFIX}queue:{model}:{int(lane)}" for lane in Lane), f"{PREFIX}leases"]
+def triggers(model: str, gpu_pool: str) -> list[str]:
+    """The sets whose lengths KEDA reads: the queue's lanes, and what that pool has in hand."""
+    return [*(f"{PREFIX}queue:{model}:{int(lane)}" for lane in Lane), f"{PREFIX}leases:{gpu_pool}"]
 
 
 class Scaler:

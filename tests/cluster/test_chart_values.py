@@ -23,7 +23,7 @@ FREE = {"nodeSelector", "global", "budgets", "namespaceSelector", "podSelector",
 WRITTEN = {
     "host", "port", "role", "auth", "endpoints", "store_url", "results_url", "results_signed",
     "results_public_url", "public_url", "drain_s", "spot_notices", "tags_file", "prices_file",
-    "budgets_file", "webhook_secret", "machine",
+    "budgets_file", "webhook_secret", "machine", "gpu_pool",
 }  # fmt: skip
 """Settings of the gateway that the chart writes itself."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import pytest
 import requests
 import yaml
 
-from chart_rig import NAMESPACE, needs_helm, rendered, the
+from chart_rig import NAMESPACE, file_of, needs_helm, rendered, the
 from cluster.chart import KUBERNETES
-from diffusion_gateway.job import Job, Lane, new_id
+from diffusion_gateway.job import Job, Lane, Status, new_id
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.stores import open_store
 from diffusion_gateway.stores.store import Admission, JobStore, WorkerState
@@ -28,7 +28,8 @@ pytestmark = [
 ]
 
 WAITING = {Lane.URGENT: 1, Lane.NORMAL: 4, Lane.LOW: 2}
-LEASED = 2
+LEASED = {"a10g": 2, "spot-g5": 30}
+UNDER_WAY = sum(LEASED.values())
 HERE = {"namespace": NAMESPACE}
 
 POD = """\
@@ -56,28 +57,36 @@ async def submit(store: JobStore, lane: Lane) -> None:
 
 @pytest.fixture
 async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
-    """Two jobs under way, seven that wait."""
+    """Jobs under way in two pools, seven that wait."""
     with RedisServer(tmp_path) as server:
-        store = open_store(server.url)
-        await store.open()
-        for lane, number in WAITING.items():
-            for _ in range(number + (LEASED if lane is Lane.NORMAL else 0)):
-                await submit(store, lane)
-        for _ in range(LEASED):
-            assert await store.claim("worker", "sdxl", [Lane.NORMAL], 60.0)
-        await store.close()
+        async with opened(server) as store:
+            for lane, number in WAITING.items():
+                for _ in range(number + (UNDER_WAY if lane is Lane.NORMAL else 0)):
+                    await submit(store, lane)
+        for pool, number in LEASED.items():
+            async with opened(server, pool) as store:
+                for _ in range(number):
+                    assert await store.claim(pool, "sdxl", [Lane.NORMAL], 60.0)
         yield server
 
 
-async def told(server: RedisServer, *workers: WorkerState) -> str:
-    """What a gateway of that store exposes."""
-    store = open_store(server.url)
+@asynccontextmanager
+async def opened(server: RedisServer, pool: str | None = None) -> AsyncIterator[JobStore]:
+    """The store as a worker of that pool opens it."""
+    store = open_store(server.url, pool)
     await store.open()
-    for state in workers:
-        await store.heartbeat(state)
-    text = (await Metrics().scrape(store)).decode()
+    yield store
     await store.close()
-    return text
+
+
+async def told(server: RedisServer, *workers: WorkerState, in_hand: int = 0) -> str:
+    """What a gateway of that store exposes, whose own worker has so many jobs in hand."""
+    metrics = Metrics()
+    metrics.in_hand(in_hand)
+    async with opened(server) as store:
+        for state in workers:
+            await store.heartbeat(state)
+        return (await metrics.scrape(store)).decode()
 
 
 def triggers(start: str = "spot", pool: str = "pool-a10g") -> dict[str, Any]:
@@ -108,26 +117,54 @@ def ask(url: str, query: str) -> float | None:
     return float(result[0]["value"][1]) if result else None
 
 
+def asked_of_redis(server: RedisServer, pool: str) -> dict[str, int]:
+    return {
+        name: length(server, one)
+        for name, one in triggers(pool=f"pool-{pool}").items()
+        if one["type"] == "redis"
+    }
+
+
 async def test_redis_tells_what_waits_and_what_is_under_way(redis: RedisServer) -> None:
-    found = {name: length(redis, one) for name, one in triggers().items() if one["type"] == "redis"}
+    found = asked_of_redis(redis, "a10g")
     assert found == {
         "queue-sdxl-0": 0, "queue-sdxl-1": 1, "queue-sdxl-2": 4, "queue-sdxl-3": 2, "leases": 2,
     }  # fmt: skip
     assert [wanted(triggers()[name], number) for name, number in found.items()] == [0, 1, 2, 1, 1]
     # Nothing waits any more, and pods stay for what is under way.
-    store = open_store(redis.url)
-    await store.open()
-    while job := await store.claim("worker", "sdxl", list(Lane), 60.0):
-        last = job
-    under_way = sum(WAITING.values()) + LEASED
-    asked = triggers()
-    assert length(redis, asked["leases"]) == under_way
-    assert length(redis, asked["queue-sdxl-2"]) == 0
-    # What a worker hands back is waiting again, ahead of the others.
-    assert await store.hand_back(last, blamed=False)
-    assert length(redis, asked["leases"]) == under_way - 1
-    assert length(redis, asked["queue-sdxl-0"]) == 1
-    await store.close()
+    async with opened(redis, "a10g") as store:
+        while job := await store.claim("worker", "sdxl", list(Lane), 60.0):
+            last = job
+        under_way = sum(WAITING.values()) + LEASED["a10g"]
+        asked = triggers()
+        assert length(redis, asked["leases"]) == under_way
+        assert length(redis, asked["queue-sdxl-2"]) == 0
+        # What a worker hands back is waiting again, ahead of the others.
+        assert await store.hand_back(last, blamed=False)
+        assert length(redis, asked["leases"]) == under_way - 1
+        assert length(redis, asked["queue-sdxl-0"]) == 1
+
+
+async def test_no_pool_grows_for_what_another_one_draws(redis: RedisServer) -> None:
+    """Thirty jobs on spot machines, which serve what on-demand machines serve too."""
+    async with opened(redis, "a10g") as store:
+        while job := await store.claim("a10g", "sdxl", list(Lane), 60.0):
+            assert await store.end(job, Status.FAILED, error={})
+        assert await store.reap(0.0) == []
+    for pool, pods in (("a10g", 1), ("spot-g5", 3)):
+        asked = triggers(pool=f"pool-{pool}")
+        found = asked_of_redis(redis, pool)
+        assert found.pop("leases") == LEASED[pool]
+        assert set(found.values()) == {0}
+        # spot-g5: four registrations a pod, three jobs each.
+        assert wanted(asked["leases"], LEASED[pool]) == pods
+
+
+def test_workers_count_under_the_name_that_their_pool_is_scaled_by() -> None:
+    for pool in LEASED:
+        settings = file_of(the(rendered("spot"), "ConfigMap", f"pool-{pool}"), "gateway.yaml")
+        key = triggers(pool=f"pool-{pool}")["leases"]["metadata"]["listName"]
+        assert key == f"diffusion:{{jobs}}:leases:{settings['gpu_pool']}"
 
 
 def adapted() -> str:
@@ -201,9 +238,14 @@ async def test_every_query_returns_the_number_that_it_should(
         ("torchserve", POD.format(first=100, second=60, steps=400), {"pod": "b"}),
     ]
     own = {**HERE, "gpu_pool": "a10g"}
+    spot = {**HERE, "gpu_pool": "spot-g5"}
     texts = [
         # Two gateways tell of one store.
         *(("gateway", alone, {**HERE, "pod": pod}) for pod in ("api-1", "api-2")),
+        # The workers beside each pod; two share what spot machines draw.
+        ("gateway", await told(redis, in_hand=LEASED["a10g"]), {**own, "pod": "a"}),
+        ("gateway", await told(redis, in_hand=20), {**spot, "pod": "c"}),
+        ("gateway", await told(redis, in_hand=10), {**spot, "pod": "d"}),
         ("gateway", both, {"namespace": "both"}),
         ("gateway", empty, {"namespace": "empty"}),
         ("gateway", silent, {"namespace": "silent"}),
@@ -220,8 +262,10 @@ async def test_every_query_returns_the_number_that_it_should(
         }
         assert set(queries) == {"jobs", "pending-steps", "gpu-utilization"}
         # No machine lives: whichever comes first may take all of it.
-        assert ask(url, queries["jobs"]) == waits + LEASED
-        assert wanted(asked["jobs"], waits + LEASED) == 3
+        assert ask(url, queries["jobs"]) == waits + LEASED["a10g"]
+        assert wanted(asked["jobs"], waits + LEASED["a10g"]) == 3
+        theirs = triggers(pool="pool-spot-g5")["jobs"]["metadata"]["query"]
+        assert ask(url, theirs) == waits + LEASED["spot-g5"]
         # Of a pool's pods only: 395 + 5 and 400 + 5 steps; 80 % of one and 80 % of the other.
         assert ask(url, queries["pending-steps"]) == 805
         assert wanted(asked["pending-steps"], 805) == 3
@@ -233,16 +277,16 @@ async def test_every_query_returns_the_number_that_it_should(
             return ask(url, query.replace(f'"{NAMESPACE}"', f'"{namespace}"'))  # noqa: B023
 
         # Both kinds of machines live and have room: each is asked for its own.
-        assert elsewhere("both") == WAITING[Lane.URGENT] + LEASED
-        assert elsewhere("both", "pool-spot-g5") == waits - WAITING[Lane.URGENT] + LEASED
+        assert elsewhere("both") == WAITING[Lane.URGENT]
+        assert elsewhere("both", "pool-spot-g5") == waits - WAITING[Lane.URGENT]
         # No job is no pod; a store that is silent, or no gateway at all, is nothing known.
         assert elsewhere("empty") == 0
         assert elsewhere("silent") is None
         assert elsewhere("nowhere") is None
         # A pool without pods: KEDA takes that for 0, and leaves pods alone where nothing is known.
-        spot = triggers(pool="pool-spot-g5")
+        others = triggers(pool="pool-spot-g5")
         for name in ("pending-steps", "gpu-utilization"):
-            assert ask(url, spot[name]["metadata"]["query"]) is None
-            assert spot[name]["metadata"]["ignoreNullValues"] == "true"
-        assert spot["jobs"]["metadata"]["ignoreNullValues"] == "false"
+            assert ask(url, others[name]["metadata"]["query"]) is None
+            assert others[name]["metadata"]["ignoreNullValues"] == "true"
+        assert others["jobs"]["metadata"]["ignoreNullValues"] == "false"
         assert ask(url, adapted()) == 7

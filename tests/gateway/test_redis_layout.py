@@ -38,6 +38,33 @@ async def test_keys_that_an_autoscaler_reads(redis_server: RedisServer, store: R
     assert redis_server.ask("ZCARD", "diffusion:{jobs}:leases") == 1
 
 
+async def test_what_a_pool_has_in_hand_is_counted_as_its_own(redis_server: RedisServer) -> None:
+    def held(pool: str) -> int:
+        return int(redis_server.ask("SCARD", f"diffusion:{{jobs}}:leases:{pool}"))
+
+    here, there = (open_store(redis_server.url, pool) for pool in ("a10g", "spot-g5"))
+    await here.open()
+    await there.open()
+    for _ in range(5):
+        await submit(here)
+    mine = [await claim(here, worker="a") for _ in range(2)]
+    theirs = [await claim(there, worker="b") for _ in range(3)]
+    assert (held("a10g"), held("spot-g5")) == (2, 3)
+    # However it ends, and whoever ends it.
+    await there.end(theirs[0], Status.COMPLETED, result=result())
+    await here.cancel(theirs[1].id)
+    assert (held("a10g"), held("spot-g5")) == (2, 1)
+    assert len(await here.reap(time.time() + 100)) == 3
+    assert (held("a10g"), held("spot-g5")) == (0, 0)
+    again = await claim(there, worker="b")
+    assert again.id == mine[0].id
+    assert (held("a10g"), held("spot-g5")) == (0, 1)
+    await there.hand_back(again, blamed=False)
+    assert held("spot-g5") == 0
+    await here.close()
+    await there.close()
+
+
 async def test_nothing_is_left_of_jobs_that_are_forgotten(
     redis_server: RedisServer, store: RedisStore
 ) -> None:

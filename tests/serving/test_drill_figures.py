@@ -55,16 +55,16 @@ def test_a_run_that_never_drew_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_keda_reads_each_lane_and_the_leases() -> None:
-    assert triggers("emoji") == [
+    assert triggers("emoji", "a10g") == [
         *(f"{PREFIX}queue:emoji:{lane}" for lane in range(4)),
-        f"{PREFIX}leases",
+        f"{PREFIX}leases:a10g",
     ]
 
 
 def test_the_largest_trigger_counts_and_going_down_takes_a_while() -> None:
     now = 0.0
     scaler = Scaler(least=1, most=3, jobs_per_pod=5, down_window_s=60, clock=lambda: now)
-    keys = triggers("emoji")
+    keys = triggers("emoji", "a10g")
     empty = dict.fromkeys(keys, 0)
     assert scaler.wanted(empty) == 1
     # Work under way keeps pods though nobody waits.

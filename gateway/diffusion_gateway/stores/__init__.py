@@ -8,8 +8,11 @@ from diffusion_core.errors import ConfigError
 from diffusion_gateway.stores.store import JobStore
 
 
-def open_store(url: str) -> JobStore:
-    """The store that `url` names, not opened yet: sqlite:PATH, redis://… or rediss://…"""
+def open_store(url: str, gpu_pool: str | None = None) -> JobStore:
+    """The store that `url` names, not opened yet: sqlite:PATH, redis://… or rediss://…
+
+    A store that is shared counts what is claimed here as that pool's; an embedded one has no other.
+    """
     scheme, _, rest = url.partition(":")
     if scheme == "sqlite" and rest.strip("/"):
         from diffusion_gateway.stores.sqlite_store import SqliteStore
@@ -19,7 +22,7 @@ def open_store(url: str) -> JobStore:
         from diffusion_gateway.stores.redis_store import RedisStore
 
         try:
-            return RedisStore(url)
+            return RedisStore(url, gpu_pool)
         except ValueError as error:
             raise ConfigError(f"store_url: {error}", field="store_url") from None
     raise ConfigError(

@@ -60,6 +60,10 @@ end
 
 local function unlease(id, it)
   redis.call('ZREM', P .. 'leases', id)
+  if it.gpu_pool then
+    redis.call('SREM', P .. 'leases:' .. it.gpu_pool, id)
+    redis.call('HDEL', P .. 'job:' .. id, 'gpu_pool')
+  end
   redis.call('HINCRBY', P .. 'leased', it.model .. ':' .. it.lane, -1)
 end
 

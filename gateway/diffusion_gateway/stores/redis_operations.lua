@@ -134,7 +134,7 @@ end
 
 -- A worker's side.
 
-function ops.claim(worker, model, lanes, until_, now)
+function ops.claim(worker, model, lanes, until_, now, gpu_pool)
   for lane in string.gmatch(lanes, '%d') do
     local member = redis.call('ZRANGE', P .. 'queue:' .. model .. ':' .. lane, 0, 0)[1]
     if member then
@@ -147,6 +147,10 @@ function ops.claim(worker, model, lanes, until_, now)
       redis.call('HSETNX', P .. 'job:' .. id, 'started_at', now)
       redis.call('HINCRBY', P .. 'job:' .. id, 'attempts', 1)
       redis.call('ZADD', P .. 'leases', until_, id)
+      if gpu_pool ~= '' then
+        redis.call('SADD', P .. 'leases:' .. gpu_pool, id)
+        redis.call('HSET', P .. 'job:' .. id, 'gpu_pool', gpu_pool)
+      end
       redis.call('HINCRBY', P .. 'leased', model .. ':' .. lane, 1)
       announce(id, 'processing', now)
       return view(id)

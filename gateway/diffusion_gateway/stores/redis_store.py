@@ -47,10 +47,15 @@ renew it either."""
 
 
 class RedisStore(RedisUsage):
-    """A `JobStore` in Redis 6.2 or later, or what speaks as it does. For one event loop."""
+    """A `JobStore` in Redis 6.2 or later, or what speaks as it does. For one event loop.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        gpu_pool: under whose name what is claimed here is counted, for what scales that pool.
+    """
+
+    def __init__(self, url: str, gpu_pool: str | None = None) -> None:
         self._url = url
+        self._gpu_pool = gpu_pool
         self._link = RedisLink(url)
         self._hub = EventHub()
         self._listener: RedisListener | None = None
@@ -118,7 +123,9 @@ class RedisStore(RedisUsage):
 
         async def claiming() -> Job | None:
             now = time.time()
-            found = await self._link.call("claim", worker, model, wanted, now + lease_s, now)
+            found = await self._link.call(
+                "claim", worker, model, wanted, now + lease_s, now, self._gpu_pool
+            )
             return job_of(found) if found else None
 
         return await wanted_claim(self, claiming())

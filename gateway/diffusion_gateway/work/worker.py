@@ -181,6 +181,7 @@ class Worker:
         attempt = Attempt(job, one, self._tools)
         task = asyncio.create_task(self._run_attempt(attempt), name=f"job-{job.id}")
         self._running[job.id] = (attempt, task)
+        self._gateway.metrics.in_hand(len(self._running))
 
     async def _run_attempt(self, attempt: Attempt) -> None:
         job = attempt.job
@@ -193,6 +194,7 @@ class Worker:
             await self._hand_back(job)
         finally:
             self._running.pop(job.id, None)
+            self._gateway.metrics.in_hand(len(self._running))
             self.wake()
 
     async def _hand_back(self, job: Job) -> None:

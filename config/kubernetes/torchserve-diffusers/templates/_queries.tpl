@@ -4,13 +4,13 @@ every gateway alike: max over them, then the sum over models.
 */}}
 
 {{/*
-Jobs that wait and that this kind of machine takes, and jobs under way; 0 where a gateway says that the
-store answers and there are none, nothing where nobody knows.
+Jobs that wait and that this kind of machine takes, and those that this pool's own workers have in hand; 0
+where a gateway says that the store answers and there are none, nothing where nobody knows.
 */}}
 {{- define "diffusion.jobsQuery" -}}
 {{- $where := printf "namespace=\"%s\",model=~\"%s\"" .root.Release.Namespace (join "|" .pool.models) -}}
 {{- $none := printf "0 * max(diffusion_gateway_store_up{namespace=\"%s\"} == 1)" .root.Release.Namespace -}}
-(sum(max by (model) (diffusion_gateway_pool_queue_jobs{ {{- $where }},pool="{{ .pool.purchase }}"})) or {{ $none }}) + (sum(max by (model, lane) (diffusion_gateway_queue_jobs{ {{- $where }},state="leased"})) or {{ $none }})
+(sum(max by (model) (diffusion_gateway_pool_queue_jobs{ {{- $where }},pool="{{ .pool.purchase }}"})) or {{ $none }}) + (sum(diffusion_gateway_jobs_in_hand{namespace="{{ .root.Release.Namespace }}",gpu_pool="{{ .name }}"}) or {{ $none }})
 {{- end -}}
 
 {{/* Steps that the pool's engines still have before them. */}}
