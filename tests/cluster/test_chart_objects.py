@@ -209,6 +209,32 @@ def test_each_part_survives_a_nodes_drain_and_is_spread() -> None:
     assert notices["spec"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "169.254.169.254/32"}}]
 
 
+@pytest.mark.parametrize(
+    ("identity", "reached"),
+    [
+        ("none", set()),
+        ("gke", {("169.254.169.252/32", 988), ("169.254.169.254/32", 80)}),
+        ("eks", {("169.254.170.23/32", 80), ("fd00:ec2::23/128", 80)}),
+        ("node", {("169.254.169.254/32", 80)}),
+    ],
+)
+@pytest.mark.parametrize("part", ["-gateway", "-pools"])
+def test_pods_reach_what_gives_their_identitys_tokens(
+    identity: str, reached: set[tuple[str, int]], part: str
+) -> None:
+    policy = the(
+        rendered("production", (("networkPolicy.identity", identity),)), "NetworkPolicy", part
+    )
+    found = {
+        (peer["ipBlock"]["cidr"], port["port"])
+        for rule in policy["spec"]["egress"]
+        for peer in rule.get("to", ())
+        for port in rule["ports"]
+        if "ipBlock" in peer and port["port"] in (80, 988)
+    }
+    assert found == reached
+
+
 def test_a_pools_change_restarts_that_pool_only() -> None:
     def marks(objects: list[Object]) -> list[str]:
         return [

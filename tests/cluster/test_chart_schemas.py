@@ -22,7 +22,17 @@ pytestmark = needs_helm
 
 ENDS = (VERSIONS[0], VERSIONS[-1])
 
-KSERVE = (("kserve.enabled", True), ("autoscaling.mode", "none"), ("pools.a10g.schedules", []))
+KSERVE = (
+    ("kserve.enabled", True),
+    ("autoscaling.mode", "none"),
+    ("pools.a10g.schedules", []),
+    ("networkPolicy.identity", "eks"),
+)
+HPA = (
+    ("autoscaling.mode", "hpa"),
+    ("pools.a10g.schedules", []),
+    ("networkPolicy.identity", "gke"),
+)
 
 
 # The spot start holds all that production's does.
@@ -38,9 +48,7 @@ def test_a_start_has_no_faults_in_any_version(start: str) -> None:
     assert list(faults(rendered(start), VERSIONS)) == []
 
 
-@pytest.mark.parametrize(
-    "changes", [KSERVE, (("autoscaling.mode", "hpa"), ("pools.a10g.schedules", []))]
-)
+@pytest.mark.parametrize("changes", [KSERVE, HPA])
 def test_neither_do_the_other_ways(changes: tuple[tuple[str, object], ...]) -> None:
     assert list(faults(rendered("production", changes), ENDS[-1:])) == []
 

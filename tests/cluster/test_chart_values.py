@@ -104,6 +104,7 @@ def test_the_gateways_settings_are_its_own_and_the_chart_writes_the_rest() -> No
             },
             "asks for a series that monitoring.prometheusRule records",
         ),
+        ({"networkPolicy.identity": "aws"}, "must be one of 'none', 'gke', 'eks', 'node'"),
         ({"results.url": ""}, "results.url: where pictures are kept must be said"),
         ({"kserve.enabled": True}, "KServe scales its pods itself"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,14 @@ CLASSIC = FakeModel("emoji", continuous=False)
 async def test_a_job_is_drawn_and_its_picture_kept(tmp_path: Path) -> None:
     async with faked() as fake, working(tmp_path, fake.settings()) as rig:
         job = await rig.submit(steps=5, seed=41)
+        await rig.until(job, 1)
+        in_hand = partial(
+            rig.gateway.metrics.registry.get_sample_value, "diffusion_gateway_jobs_in_hand"
+        )
+        assert in_hand() == 1
         (done,) = await rig.ended(job)
+        await rig.rest_of_attempts()
+        assert in_hand() == 0
         assert await rig.picture(done) == picture(41)
         assert done.result is not None
         assert done.result.runtime_identity == "runtime-of-the-fake"
