@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diffusion_core.adapters import AdapterSettings
+from diffusion_core.combinations import require_together
 from diffusion_core.conditioning import ControlNetName, IPAdapterSettings
 from diffusion_core.errors import ConfigError
 from diffusion_core.feature_cache import Deep, FeatureCacheSettings, FirstBlock
@@ -80,13 +81,9 @@ class Optimization(_Section):
                 raise ValueError(
                     f"skipped_blocks: {name}: the timesteps must begin below their end"
                 )
-        if self.skipped_blocks and (self.compile or self.runtime != "torch"):
-            raise ValueError("skipped_blocks goes with neither compile nor another runtime")
         interval = self.guidance_interval
         if interval is not None and interval[0] >= interval[1]:
             raise ValueError("guidance_interval must begin before it ends")
-        if self.runtime == "openvino" and (self.compile or self.quantization is not None):
-            raise ValueError("runtime: openvino goes with neither compile nor quantization")
         return self
 
 
@@ -121,37 +118,8 @@ class HandlerSettings(_Section):
     engine: EngineSettings = EngineSettings()
 
     @model_validator(mode="after")
-    def _adaptable(self) -> HandlerSettings:
-        if self.adapters.files and (
-            self.optimization.compile or self.optimization.runtime != "torch"
-        ):
-            raise ValueError(
-                "adapters.files needs layers that are called one by one: neither "
-                "optimization.compile nor another runtime"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _steerable(self) -> HandlerSettings:
-        optimization = self.optimization
-        if (self.controlnets or self.ip_adapter) and optimization.runtime != "torch":
-            raise ValueError(
-                "controlnets and ip_adapter need optimization.runtime torch: another takes no more "
-                "arguments than the denoiser was exported with"
-            )
-        if self.ip_adapter is not None and optimization.compile:
-            raise ValueError("ip_adapter goes without optimization.compile: its scales vary by row")
-        if self.ip_adapter is not None and (self.feature_cache or optimization.skipped_blocks):
-            raise ValueError(
-                "ip_adapter goes with neither feature_cache nor optimization.skipped_blocks: each "
-                "row's scale must meet that row in every block"
-            )
-        if self.ip_adapter is not None and self.attention == "eager":
-            raise ValueError(
-                "ip_adapter needs attention sdpa or xformers: diffusers has no other for its layers"
-            )
-        if self.ip_adapter is not None and self.offload != "none":
-            raise ValueError("ip_adapter needs offload none: the UNet stays in place")
+    def _consistent(self) -> HandlerSettings:
+        require_together(self)
         return self
 
     def recipe(self) -> dict[str, Any]:
@@ -170,25 +138,6 @@ class HandlerSettings(_Section):
             **self.optimization.model_dump(mode="json", exclude_defaults=True),
             **self._feature_cache(),
         }
-
-    @model_validator(mode="after")
-    def _cuttable(self) -> HandlerSettings:
-        optimization = self.optimization
-        if self.feature_cache and (optimization.guidance_interval or optimization.skipped_blocks):
-            raise ValueError(
-                "feature_cache keeps features by a request's rows: it goes with neither "
-                "optimization.guidance_interval nor optimization.skipped_blocks"
-            )
-        if self.feature_cache and (optimization.compile or optimization.runtime != "torch"):
-            raise ValueError(
-                "feature_cache needs blocks that are called one by one: neither "
-                "optimization.compile nor another runtime"
-            )
-        if self.feature_cache and self.controlnets:
-            raise ValueError(
-                "feature_cache skips blocks that controlnets reach into: one of them only"
-            )
-        return self
 
     def _feature_cache(self) -> dict[str, Any]:
         if self.feature_cache is None:
@@ -236,11 +185,6 @@ class ModelConfig(_Section):
         most = self.handler.engine.max_rows
         if fixed is not None and most is not None and fixed != most:
             raise ValueError("handler.engine: max_rows must equal fixed_batch where both are given")
-        if self.handler.optimization.skipped_blocks and fixed is not None:
-            raise ValueError(
-                "handler.optimization.skipped_blocks: goes with no fixed_batch: only the rows that "
-                "need a block run it, however many they are"
-            )
         if self.handler.optimization.quantization == "int8_dynamic" and fixed is None:
             raise ValueError(
                 "handler.optimization.quantization: int8_dynamic needs handler.engine.fixed_batch: "

@@ -32,7 +32,8 @@ def first_error(error: ValidationError) -> tuple[str, str, dict[str, Any] | None
     context = details.get("ctx", {})
     bound = {_BOUNDS[key]: value for key, value in context.items() if key in _BOUNDS}
     field = ".".join(str(part) for part in details["loc"]) or "body"
-    return field, details["msg"], bound or None, details["type"]
+    message = details["msg"].removeprefix("Value error, ")
+    return field, message, bound or None, details["type"]
 
 
 def invalid_field(

@@ -130,13 +130,6 @@ def test_settings_that_are_refused(settings: Any, field: str) -> None:
     assert (raised.value.field or "").startswith(field)
 
 
-@pytest.mark.parametrize("how", [{"compile": True}, {"runtime": "openvino"}])
-def test_layers_must_be_called_one_by_one(how: Any) -> None:
-    adapters = {"files": {"toy": "toy.safetensors"}}
-    with pytest.raises(ConfigError, match="layers that are called one by one"):
-        parse_model_config({"handler": {"adapters": adapters, "optimization": how}})
-
-
 def test_an_adapter_is_part_of_the_identity_and_none_changes_nothing() -> None:
     files = {"pipeline/unet/weights.safetensors": FileRecord(size=3, sha256="aa")}
     place = f"{ADAPTERS_FOLDER}/toy.safetensors"

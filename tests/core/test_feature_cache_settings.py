@@ -51,19 +51,6 @@ def test_what_it_cannot_be_is_named(section: dict[str, Any], named: str) -> None
     assert named in str(caught.value)
 
 
-def test_blocks_that_are_compiled_together_cannot_be_skipped() -> None:
-    with pytest.raises(ConfigError, match="called one by one"):
-        handler(feature_cache={"kind": "deep", "interval": 3}, optimization={"compile": True})
-
-
-def test_rows_go_past_blocks_for_one_reason_only() -> None:
-    spans = {"mid_block.attentions.0": [0, 100]}
-    with pytest.raises(ConfigError, match="goes with neither"):
-        handler(
-            feature_cache={"kind": "deep", "interval": 3}, optimization={"skipped_blocks": spans}
-        )
-
-
 def test_a_denoiser_without_one_is_told_those_with() -> None:
     deep = Deep(kind="deep", interval=3)
     require_supported(deep, "UNet2DConditionModel")

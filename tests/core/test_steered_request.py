@@ -190,28 +190,6 @@ def test_the_identity_knows_what_is_added_to_a_pipeline() -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize(
-    ("optimization", "added"),
-    [
-        ({"runtime": "openvino"}, {"controlnets": {"canny": "folder"}}),
-        ({"compile": True}, {"ip_adapter": {"weights": "a", "image_encoder": "b"}}),
-        (
-            {"skipped_blocks": {"mid_block.attentions.0": [0, 500]}},
-            {"ip_adapter": {"weights": "a", "image_encoder": "b"}},
-        ),
-    ],
-)
-def test_recipes_that_go_without(optimization: dict[str, Any], added: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="ip_adapter"):
-        parse_model_config({"handler": {"optimization": optimization, **added}})
-
-
-def test_an_ip_adapter_s_layers_have_diffusers_own_attention() -> None:
-    added = {"ip_adapter": {"weights": "a", "image_encoder": "b"}}
-    with pytest.raises(ConfigError, match="attention sdpa or xformers"):
-        parse_model_config({"handler": {"attention": "eager", **added}})
-
-
 def test_a_controlnet_of_another_model_is_refused_by_what_differs() -> None:
     unet = {"cross_attention_dim": 2048, "block_out_channels": (320, 640)}
     fits = {"cross_attention_dim": 2048, "block_out_channels": [320, 640]}
