@@ -6,8 +6,9 @@ from dataclasses import replace
 from math import inf
 
 import pytest
-from scaling_rig import AT_ONCE, DAY_S, HOUR_S, SHARED, fixed, load, play, settings
+from scaling_rig import AT_ONCE, DAY_S, HOUR_S, SHARED, TARIFF, fixed, load, play, settings
 
+from diffusion_costs.scaling.outcomes import outcome
 from diffusion_costs.scaling.policies import ByPendingSteps, ByQueueLength
 from diffusion_costs.scaling.settings import Spot
 
@@ -47,6 +48,17 @@ def test_what_comes_before_the_counted_time_is_played_and_not_counted() -> None:
     assert half.latencies == whole.latencies[1:]
     assert half.busy_s == pytest.approx(whole.busy_s / 2)
     assert half.paid_s["on_demand"] == pytest.approx(whole.paid_s["on_demand"] / 2)
+
+
+def test_work_after_the_end_is_neither_paid_nor_counted() -> None:
+    # Twenty pictures of 6 s each come a minute before the end of the hour.
+    run = play(fixed(1), load(*[HOUR_S - 60.0] * 20))
+    assert run.latencies[-1] == pytest.approx(120.0)
+    assert run.busy_s == pytest.approx(60.0)
+    assert run.paid_s["on_demand"] == pytest.approx(HOUR_S)
+    crowded = play(fixed(1), load(*(3.0 * n for n in range(1200))))
+    made = outcome("fixed, 1", "on demand", crowded, HOUR_S, TARIFF, 30.0)
+    assert made.waste == pytest.approx(0.0)
 
 
 def test_what_is_never_drawn_is_never_in_time() -> None:

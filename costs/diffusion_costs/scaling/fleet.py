@@ -46,7 +46,7 @@ class Fleet:
         self._events: list[tuple[float, int, str, Replica | None, int]] = []
         self._number = count()
         self._drought_until = -inf
-        self._gone_busy_s = 0.0
+        self._gone_busy_s = self._busy_before_s = 0.0
 
     def run(self, load: Load) -> Run:
         """Plays the load; what is not drawn a day after its end never will be."""
@@ -99,25 +99,38 @@ class Fleet:
             self._launch(there=True)
         self._at(0.0, "tick")
         self._at(self._load.from_s, "count")
+        self._at(self._load.horizon_s, "close")
         if self._spot and self._spot.reclaims_a_day:
             self._at(self._draw.expovariate(self._spot.reclaims_a_day / DAY_S), "reclaim")
 
     def _count(self) -> None:
         """What was learnt by now is over."""
-        run, speed = self._run, self._speed
-        for one in self._replicas:
-            one.advance(self._now, speed)
-        done = sum(one.busy_s for one in self._replicas) + self._gone_busy_s
-        run.busy_s -= done
+        run = self._run
+        self._busy_before_s = self._busy_s()
         run.starts = run.interruptions = run.handed_on = 0
         self._sampled = -inf
+
+    def _close(self) -> None:
+        """What is drawn from now on is waited for, and neither paid nor counted as work."""
+        self._run.busy_s = self._busy_s() - self._busy_before_s
+
+    def _busy_s(self) -> float:
+        """Seconds of work of all replicas up to now, of those that are gone too."""
+        for one in self._replicas:
+            one.advance(self._now, self._speed)
+        return self._gone_busy_s + sum(one.busy_s for one in self._replicas)
 
     def _at(self, time: float, kind: str, replica: Replica | None = None, turn: int = 0) -> None:
         heapq.heappush(self._events, (time, next(self._number), kind, replica, turn))
 
     def _happen(self, kind: str, replica: Replica | None, turn: int) -> None:
         if replica is None:
-            {"tick": self._tick, "count": self._count, "reclaim": self._reclaim}[kind]()
+            {
+                "tick": self._tick,
+                "count": self._count,
+                "close": self._close,
+                "reclaim": self._reclaim,
+            }[kind]()
         elif replica.state is State.GONE:
             return
         elif kind == "end":
@@ -167,14 +180,12 @@ class Fleet:
             )
 
     def _see(self) -> Seen:
-        now, speed = self._now, self._speed
-        for one in self._replicas:
-            one.advance(now, speed)
+        now, speed, busy_s = self._now, self._speed, self._busy_s()
         return self._sensor.see(
             now=now,
             desired=self._desired,
             ready=sum(one.state is State.READY for one in self._replicas),
-            busy_s=self._gone_busy_s + sum(one.busy_s for one in self._replicas),
+            busy_s=busy_s,
             waiting=[work for _, work in self._queue],
             in_hand=sum(one.pending(now, speed) for one in self._replicas if one.jobs),
         )
@@ -249,7 +260,6 @@ class Fleet:
         paid = self._counted(replica.since, self._now)
         self._run.paid_s["spot" if replica.spot else "on_demand"] += paid
         self._run.starting_s += self._counted(replica.since, min(replica.ready_at, self._now))
-        self._run.busy_s += replica.busy_s
 
     def _counted(self, begin: float, until: float) -> float:
         """The seconds of a time that count."""

@@ -53,7 +53,7 @@ class Run:
         latencies: of each request, in seconds, infinite where it was never drawn.
         paid_s: by purchase, on_demand and spot.
         starting_s: of them, before a replica was ready: what scaling itself costs.
-        busy_s: with something to draw.
+        busy_s: of them, with something to draw.
         starts: replicas that were asked for.
         interruptions: spot machines that were taken away; handed_on, requests that lost theirs.
     """
