@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, comb
+from math import comb
 from statistics import median
 from typing import Any
 
@@ -35,12 +35,6 @@ def lower_bound(values: Sequence[float], confidence: float = CONFIDENCE) -> floa
             break
         best = sorted(values)[k]
     return best
-
-
-def percentile(values: Sequence[float], part: float) -> float:
-    """The smallest value that at least `part` (0 to 1) of all do not exceed."""
-    ranked = sorted(values)
-    return ranked[max(0, ceil(part * len(ranked)) - 1)]
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:

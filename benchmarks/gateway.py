@@ -18,11 +18,12 @@ from websockets.asyncio.client import connect as watch
 
 from benchmarks.bench import Bench, interleave
 from benchmarks.client import PNG, Run, connect, timed
-from benchmarks.figures import percentile, ratios, summary
+from benchmarks.figures import ratios, summary
 from benchmarks.gateway_process import GatewayProcess
 from benchmarks.systems import Served, System
 from benchmarks.torchserve import TorchServe, build
 from benchmarks.workload import Asked, asked
+from diffusion_costs.percentiles import percentile
 
 _STEPS, _PAIRS = 20, 5
 _WAITING, _WATCHERS = 10_000, 1000

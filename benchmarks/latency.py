@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.engine import InProcess, profile_of
-from benchmarks.figures import percentile
 from benchmarks.workload import asked
 from diffusion_core.policy import SchedulingPolicy, Waiting
+from diffusion_costs.percentiles import percentile
 
 _SHORT, _LONG = 4, 50
 _SHORT_PART = 0.9

@@ -25,7 +25,8 @@ from archiving.build import build
 from archiving.unpacked import linked_order
 from archiving.watcher import Watcher
 from diffusion_costs.documents import write_json
-from diffusion_costs.scaling.outcomes import Objective, Tariff, percentile
+from diffusion_costs.percentiles import percentile
+from diffusion_costs.scaling.outcomes import Objective, Tariff
 from diffusion_costs.scaling.planning import ON_DEMAND, Planner
 from diffusion_costs.scaling.policies import Policy
 from diffusion_costs.scaling.runs import Load, Run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -11,6 +12,7 @@ from diffusion_costs.fleets.choice import Choice
 from diffusion_costs.fleets.planning import Fleet, Offer
 from diffusion_costs.fleets.roofline import Held
 from diffusion_costs.money import Money
+from saving.figures import sheet
 from saving.tables import plain_table
 
 _SHOWN = 12
@@ -94,48 +96,43 @@ def roofline_table(held: Sequence[Held]) -> Table:
 
 def plot(choice: Choice, path: Path, title: str) -> None:
     """Writes a PNG: what each fleet costs a month, the budget, and cost against speed."""
-    # Here and not above: only this needs the `report` extra.
-    import matplotlib as mpl
+    with sheet(path, title, (12, 4.2), (1, 2)) as (_, ((left, right),)):
+        _draw_fleets(left, choice)
+        _draw_offers(right, choice)
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2))
+def _draw_fleets(axes: Any, choice: Choice) -> None:
     shown = choice.fleets[:_SHOWN]
     places = range(len(shown) - 1, -1, -1)
     colours = [_colour(choice, one) for one in shown]
     hatches = ["//" if _estimated(one) else "" for one in shown]
-    bars = left.barh(places, [float(one.monthly.amount) for one in shown], color=colours)
+    bars = axes.barh(places, [float(one.monthly.amount) for one in shown], color=colours)
     for bar, hatch in zip(bars, hatches, strict=True):
         bar.set_hatch(hatch)
-    left.set_yticks(list(places), [one.name for one in shown], fontsize=8)
+    axes.set_yticks(list(places), [one.name for one in shown], fontsize=8)
     if choice.budget is not None:
-        left.axvline(float(choice.budget.amount), color="black", linestyle="--", linewidth=0.8)
-    currency = shown[0].monthly.currency if shown else ""
-    left.set(xlabel=f"{currency} a month")
-    left.set_title("green: chosen; grey: not to be had; hatched: estimates", fontsize=9)
+        axes.axvline(float(choice.budget.amount), color="black", linestyle="--", linewidth=0.8)
+    axes.set(xlabel=f"{_currency(choice)} a month")
+    axes.set_title("green: chosen; grey: not to be had; hatched: estimates", fontsize=9)
+
+
+def _draw_offers(axes: Any, choice: Choice) -> None:
     for one in choice.offers:
+        face = "none" if one.speed.estimate else "#0072b2"
         for price, marker in ((one.on_demand, "o"), (one.spot, "s")):
             cost = one.per_thousand(price)
             if cost is not None:
-                face = "none" if one.speed.estimate else "#0072b2"
-                right.scatter(
-                    [one.images_per_hour],
-                    [float(cost.amount)],
-                    marker=marker,
-                    facecolors=face,
-                    edgecolors="#0072b2",
-                )
-                right.annotate(one.name, (one.images_per_hour, float(cost.amount)), fontsize=7)
-    right.set(xlabel="images an hour", ylabel=f"{currency} for 1,000 images")
+                place = (one.images_per_hour, float(cost.amount))
+                axes.scatter(*place, marker=marker, facecolors=face, edgecolors="#0072b2")
+                axes.annotate(one.name, place, fontsize=7)
+    axes.set(xlabel="images an hour", ylabel=f"{_currency(choice)} for 1,000 images")
     if any(one.speed.rate for one in choice.offers):
-        right.set(xscale="log", yscale="log")
-    right.set_title("circles: on demand; squares: spot; hollow: estimates", fontsize=9)
-    figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+        axes.set(xscale="log", yscale="log")
+    axes.set_title("circles: on demand; squares: spot; hollow: estimates", fontsize=9)
+
+
+def _currency(choice: Choice) -> str:
+    return choice.fleets[0].monthly.currency if choice.fleets else ""
 
 
 def _fastest_first(offers: Sequence[Offer]) -> list[Offer]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, nan
+from math import nan
 
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_core.profile import StepCurve
+from diffusion_costs.percentiles import percentile
 from scheduling.servers import SERVERS, in_order
 from scheduling.workloads import Arrival, Workload
 
@@ -58,9 +59,9 @@ def outcomes(
                 requests=count,
                 throughput=count / (max(done) - arrivals[0].time),
                 median=percentile(latencies, 0.5),
-                p99=percentile(latencies, 0.99),
-                p99_short=percentile(_of(arrivals, latencies, 0, SHORT), 0.99),
-                p99_long=percentile(_of(arrivals, latencies, LONG, max(workload.steps)), 0.99),
+                p99=_p99(latencies),
+                p99_short=_p99(_of(arrivals, latencies, 0, SHORT)),
+                p99_long=_p99(_of(arrivals, latencies, LONG, max(workload.steps))),
                 worst_ratio=max(ours / theirs for ours, theirs in pairs),
                 late=sum(ours > 2 * theirs + full for ours, theirs in pairs),
             )
@@ -68,9 +69,9 @@ def outcomes(
     return found
 
 
-def percentile(values: Sequence[float], part: float) -> float:
-    """The smallest value that `part` of all values do not exceed; nan where there are none."""
-    return sorted(values)[max(0, ceil(part * len(values)) - 1)] if values else nan
+def _p99(values: Sequence[float]) -> float:
+    """The 99th percentile; nan where there are none."""
+    return percentile(values, 0.99) if values else nan
 
 
 def _latencies(arrivals: Sequence[Arrival], done: Sequence[float]) -> list[float]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import mean
 
 from diffusion_core.placement import Pool
+from diffusion_costs.percentiles import percentile
 from scheduling.fleets import Day, Fleet
 from scheduling.machines import Machine
-from scheduling.outcomes import percentile
 from scheduling.spot import Request, absences, requests
 
 

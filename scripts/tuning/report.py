@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -11,6 +12,7 @@ from diffusion_costs.tuning.measured import ServiceProfile
 from diffusion_costs.tuning.search import Candidate, Search, headroom
 from diffusion_costs.tuning.simulation import Asked
 from diffusion_costs.tuning.verdicts import Verdict
+from saving.figures import sheet
 from saving.tables import plain_table
 
 KINDS = {
@@ -96,50 +98,45 @@ def plot(
     Args:
         checked: latencies foreseen and seen, in seconds.
     """
-    # Here and not above: only this needs the `report` extra.
-    import matplotlib as mpl
+    with sheet(path, title, (11, 4), (1, 2 if checked else 1)) as (_, (panels,)):
+        _draw_candidates(panels[0], search)
+        if checked:
+            _draw_latencies(panels[1], *checked)
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, 2 if checked else 1, figsize=(11, 4), squeeze=False)
-    left = panels[0][0]
+def _draw_candidates(axes: Any, search: Search) -> None:
     for kind, colour in KINDS.items():
         mine = [one for one in search.candidates if one.configuration.kind == kind]
-        left.scatter(
+        axes.scatter(
             [one.median for one in mine], [one.p99 for one in mine], s=22, color=colour, label=kind
         )
     winner = search.winner
     if winner is not None:
-        left.scatter([winner.median], [winner.p99], s=140, facecolors="none", edgecolors="black")
-        left.annotate(
+        axes.scatter([winner.median], [winner.p99], s=140, facecolors="none", edgecolors="black")
+        axes.annotate(
             winner.configuration.name,
             (winner.median, winner.p99),
             textcoords="offset points",
             xytext=(10, 14),
             fontsize=8,
         )
-    left.axhline(search.objective_s, color="black", linewidth=0.8, linestyle="--")
-    left.set(xscale="log", yscale="log", xlabel="median latency, s", ylabel="99th percentile, s")
-    left.set_title("every candidate, simulated; dashed: the objective", fontsize=9)
-    left.legend(fontsize=8, frameon=False)
-    if checked:
-        right = panels[0][1]
-        for latencies, label, colour in (
-            (checked[0], "foreseen", "#0072b2"),
-            (checked[1], "seen on TorchServe", "#d55e00"),
-        ):
-            ordered = sorted(latencies)
-            shares = [100 * (place + 1) / len(ordered) for place in range(len(ordered))]
-            right.step(ordered, shares, where="post", color=colour, label=label)
-        right.set(xlabel="latency, s", ylabel="% of requests within")
-        right.set_title("the winner under load, the same arrivals", fontsize=9)
-        right.legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    axes.axhline(search.objective_s, color="black", linewidth=0.8, linestyle="--")
+    axes.set(xscale="log", yscale="log", xlabel="median latency, s", ylabel="99th percentile, s")
+    axes.set_title("every candidate, simulated; dashed: the objective", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _draw_latencies(axes: Any, foreseen: Sequence[float], seen: Sequence[float]) -> None:
+    for latencies, label, colour in (
+        (foreseen, "foreseen", "#0072b2"),
+        (seen, "seen on TorchServe", "#d55e00"),
+    ):
+        ordered = sorted(latencies)
+        shares = [100 * (place + 1) / len(ordered) for place in range(len(ordered))]
+        axes.step(ordered, shares, where="post", color=colour, label=label)
+    axes.set(xlabel="latency, s", ylabel="% of requests within")
+    axes.set_title("the winner under load, the same arrivals", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
 
 
 def _table(title: str, shown: Sequence[Candidate], rate: float | None) -> Table:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from math import ceil, inf, isinf
+from math import isinf
 from statistics import mean
 
 from diffusion_core.errors import ConfigError
+from diffusion_costs.percentiles import percentile
 from diffusion_costs.prices import Prices, Purchase
 from diffusion_costs.scaling.policies import HOUR_S
 from diffusion_costs.scaling.runs import Run
@@ -134,11 +135,6 @@ def of_draws(made: Sequence[Outcome]) -> Outcome:
         starts=mean(one.starts for one in made),
         interruptions=mean(one.interruptions for one in made),
     )
-
-
-def percentile(ordered: Sequence[float], part: float) -> float:
-    """The smallest value that `part` of all do not exceed; of values in order."""
-    return ordered[max(0, ceil(part * len(ordered)) - 1)] if ordered else inf
 
 
 def told(seconds: float) -> str:

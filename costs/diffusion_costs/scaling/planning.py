@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from diffusion_core.errors import ConfigError
+from diffusion_costs.percentiles import percentile
 from diffusion_costs.scaling.fleet import Fleet
 from diffusion_costs.scaling.outcomes import (
     Objective,
@@ -13,7 +14,6 @@ from diffusion_costs.scaling.outcomes import (
     Tariff,
     of_draws,
     outcome,
-    percentile,
     told,
 )
 from diffusion_costs.scaling.policies import Fixed, Policy, policies

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, inf
+from math import inf
 from statistics import median
 
 from diffusion_core.profile import Shape
+from diffusion_costs.percentiles import percentile
 from diffusion_costs.traces import Trace
 from diffusion_costs.tuning.configurations import Configuration
 from diffusion_costs.tuning.engine import Call
@@ -57,13 +58,7 @@ class Outcome:
 
     def percentile(self, share: float) -> float:
         """The latency that so many of 100 do not exceed; refused requests count as endless."""
-        return percentile(self.latencies, share, self.refused)
-
-
-def percentile(latencies: Sequence[float], share: float, refused: int = 0) -> float:
-    """The nearest-rank percentile, with so many more that were never answered."""
-    rank = max(1, ceil(share / 100 * (len(latencies) + refused)))
-    return sorted(latencies)[rank - 1] if rank <= len(latencies) else inf
+        return percentile(self.latencies, share / 100, self.refused)
 
 
 def poisson(profile: ServiceProfile, rate: float, count: int, seed: int) -> list[Asked]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffusion_costs.tuning.simulation import Outcome, percentile
+from diffusion_costs.percentiles import percentile
+from diffusion_costs.tuning.simulation import Outcome
 
 BOUNDS = {"throughput": 0.15, "median": 0.15, "p99": 0.30}
 """How far what is seen may be from what was foreseen, as a part of what was foreseen."""
@@ -47,6 +48,6 @@ def verdicts(foreseen: Outcome, latencies: Sequence[float], seconds: float) -> l
     """The three figures of a load run of so many seconds, of the same arrivals as foreseen."""
     return [
         Verdict("throughput", "images/s", foreseen.throughput, len(latencies) / seconds),
-        Verdict("median", "s", foreseen.median, percentile(latencies, 50)),
-        Verdict("p99", "s", foreseen.percentile(99), percentile(latencies, 99)),
+        Verdict("median", "s", foreseen.median, percentile(latencies, 0.5)),
+        Verdict("p99", "s", foreseen.percentile(99), percentile(latencies, 0.99)),
     ]
