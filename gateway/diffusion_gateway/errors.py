@@ -126,6 +126,17 @@ class UpstreamError(ServingError):
     kind = "upstream"
 
 
+class UnservedError(ServingError):
+    """No worker has served the job's model for as long as jobs may wait for one."""
+
+    status = 503
+    code = "model_unserved"
+    kind = "infrastructure"
+
+    def __init__(self) -> None:
+        super().__init__("no worker serves the model any more; the job has waited for one in vain")
+
+
 class AttemptsExhaustedError(ServingError):
     """Every attempt took its worker down or lost it."""
 

@@ -19,6 +19,7 @@ from diffusion_gateway.job import Job
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.settings import GatewaySettings
 from diffusion_gateway.stores.store import JobStore
+from diffusion_gateway.upstream.told import LIFETIME_S
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class Maintenance:
         self.loops = (
             Loop("reap", max(0.2, settings.lease_s / 5), self.reap),
             Loop("overdue", 1.0, self.overdue),
+            # A pause is the time that workers have after everything was off.
+            Loop("unserved", 3600.0, self.unserved),
             Loop("promote", 2.0, self.promote),
             Loop("expire", _between(1.0, settings.record_lifetime_s / 60, 60.0), self.expire),
             Loop("sweep", _between(1.0, settings.result_lifetime_s / 48, 1800.0), self.sweep),
@@ -93,6 +96,18 @@ class Maintenance:
     async def overdue(self) -> None:
         """Fails the jobs whose deadline has passed while they waited."""
         self._count_ended(await self._store.overdue(time.time()))
+
+    async def unserved(self) -> None:
+        """Fails the jobs that have waited in vain for somebody to serve their model."""
+        since = time.time() - self._settings.unserved_s
+        told = await self._store.told_models(time.time())
+        served = {one.name for one in told if one.expires - LIFETIME_S > since}
+        waiting = {one.model for one in await self._store.depths() if one.waiting}
+        for model in waiting - served:
+            jobs = await self._store.unserved(model, since)
+            if jobs:
+                logger.warning("nobody serves %s any more: %d jobs failed", model, len(jobs))
+            self._count_ended(jobs)
 
     async def promote(self) -> None:
         """Puts jobs ahead that are close to their deadline, or starve behind urgent ones."""

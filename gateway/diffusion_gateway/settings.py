@@ -119,6 +119,8 @@ class GatewaySettings(BaseModel):
     """A job is urgent when its deadline is less than this beyond its estimated end."""
     starving_after_s: Seconds = 60.0
     """A job that has waited so long behind urgent ones joins them, one of a tenant at a time."""
+    unserved_s: float = Field(86_400.0, ge=7200)
+    """A job that has waited so long for a model that nobody has served since fails."""
     drain_s: Seconds = 25.0
     idle_after_s: float = Field(0.0, ge=0)
     """A model without jobs for so long goes to zero workers; 0: never."""

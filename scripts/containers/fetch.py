@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +18,8 @@ import typer
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from containers.models import ARCHIVES, PROFILES, Model, read_models
+from containers.models import ARCHIVES, DRAFT, PROFILES, USED, Model, read_models
+from containers.usage import remove, remove_unused, renew
 from diffusion_core.errors import ConfigError, ServingError
 from diffusion_core.identity import RECORD_NAME, ArchiveRecord
 from diffusion_gateway.storage.object_storage import names_plain_http
@@ -36,9 +36,9 @@ _FILE_TIMEOUT = timedelta(hours=1)
 """For the whole of one file: the library's own 30 s are less than gigabytes take."""
 _TELL = 0.02
 """How much more must be there for another line."""
-_ABANDONED_S = 86_400.0
+_DAY_S = 86_400.0
+_ABANDONED_S = _DAY_S
 """A draft that old is a pod's that was killed."""
-_DRAFT = ".draft-"
 
 
 class DamagedArchiveError(ServingError):
@@ -51,13 +51,23 @@ class DamagedArchiveError(ServingError):
 def fetch(
     models: Annotated[Path, typer.Option(help="JSON: {NAME: {source, sha256}}.")],
     cache: Annotated[Path, typer.Option(help="The model cache's folder.")],
+    keep_days: Annotated[
+        float, typer.Option(min=0, help="Archives that nobody serves stay so long; 0: for good.")
+    ] = 30.0,
 ) -> None:
-    """Fetches what is not there, and verifies everything."""
-    store = cache / ARCHIVES
-    for folder in (store, cache / PROFILES):
+    """Removes what nobody uses any more, fetches what is not there, and verifies everything."""
+    wanted = read_models(models)
+    store, used = cache / ARCHIVES, cache / USED
+    for folder in (store, used, cache / PROFILES):
         folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(store)
-    for name, model in read_models(models).items():
+    archives = {model.archive(name) for name, model in wanted.items()}
+    # Before they are looked for: see remove_unused.
+    renew(used, archives)
+    if keep_days:
+        for archive, size in remove_unused(store, used, archives, keep_days * _DAY_S):
+            _say(f"{archive}: unused for {keep_days:g} days, removed ({size / 1e9:.2f} GB)")
+    for name, model in wanted.items():
         place(name, model, store)
 
 
@@ -72,8 +82,8 @@ def place(name: str, model: Model, store: Path) -> Path:
             _say(f"{name}: is there and whole ({time.monotonic() - began:.1f} s)")
             return target
         _say(f"{name}: {wrong}; it is fetched again")
-        _remove(target)
-    draft = store / f"{_DRAFT}{socket.gethostname()}-{os.getpid()}-{target.name}"
+        remove(target)
+    draft = store / f"{DRAFT}{socket.gethostname()}-{os.getpid()}-{target.name}"
     try:
         _fetch(name, model, draft)
         try:
@@ -84,15 +94,15 @@ def place(name: str, model: Model, store: Path) -> Path:
             if wrong is not None:
                 raise DamagedArchiveError(f"models.{name}: {wrong}") from None
     finally:
-        _remove(draft)
+        remove(draft)
     return target
 
 
 def remove_abandoned(store: Path) -> None:
     """Removes what pods left behind that were killed while they fetched."""
-    for draft in store.glob(f"{_DRAFT}*"):
+    for draft in store.glob(f"{DRAFT}*"):
         if time.time() - draft.stat().st_mtime > _ABANDONED_S:
-            _remove(draft)
+            remove(draft)
 
 
 def _fetch(name: str, model: Model, draft: Path) -> None:
@@ -198,13 +208,6 @@ def _digest(chunks: Iterable[bytes]) -> str:
     for chunk in chunks:
         digest.update(chunk)
     return digest.hexdigest()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _say(sentence: str) -> None:

@@ -15,6 +15,10 @@ ARCHIVES = "archives"
 """The folder of a model cache that is TorchServe's model store."""
 PROFILES = "profiles"
 """The folder of a model cache for what workers measure."""
+USED = "used"
+"""The folder of a model cache in which those who serve an archive say so."""
+DRAFT = ".draft-"
+"""How names begin of what is not an archive yet, or not any more."""
 
 _SHOWN = 12
 

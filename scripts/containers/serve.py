@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -15,6 +16,7 @@ import requests
 import typer
 
 from containers.models import Model, read_models
+from containers.usage import Marks
 from serving.cli import ROOT, program, run
 from serving.environment import bare_interpreter, server_environment
 from serving.errors import Trouble
@@ -35,6 +37,9 @@ def serve(
     cache: Annotated[Path, typer.Option(help="The folder with the archives.")],
     listen: Annotated[str, typer.Option(help="Where requests may come from.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="The first of five; else 8080 and on.")] = None,
+    used: Annotated[
+        Path | None, typer.Option(help="Where to say which archives are in use: CACHE/used.")
+    ] = None,
     run_folder: Annotated[Path, typer.Option(help="Temporary files.")] = Path("/run/torchserve"),
 ) -> None:
     """Starts TorchServe, registers the models and stays until TorchServe ends or SIGTERM comes."""
@@ -42,13 +47,15 @@ def serve(
     server = Foreground(run_folder, cache, listen, port)
     signal.signal(signal.SIGTERM, server.end)
     signal.signal(signal.SIGINT, server.end)
-    server.start()
-    try:
-        server.register(wanted)
-        code = server.wait()
-    finally:
-        server.end()
-        server.wait(_END_S)
+    archives = [model.archive(name) for name, model in wanted.items()]
+    with nullcontext() if used is None else Marks(used, archives):
+        server.start()
+        try:
+            server.register(wanted)
+            code = server.wait()
+        finally:
+            server.end()
+            server.wait(_END_S)
     if code != 0 and not server.ending:
         raise Trouble(f"TorchServe ended with {code}.")
 

@@ -94,6 +94,7 @@ def test_a_model_is_fetched_and_served_and_everything_ends(tmp_path: Path) -> No
 
     command = [*worker.entrypoint, "--models", str(models), "--cache", str(cache / "archives")]
     command += ["--port", str(ports), "--run-folder", str(tmp_path / "run")]
+    command += ["--used", str(cache / "used")]
     log = tmp_path / "serve.log"
     with log.open("w") as output:
         serving = worker.start(command, stdout=output, stderr=subprocess.STDOUT)
@@ -118,6 +119,7 @@ def test_a_model_is_fetched_and_served_and_everything_ends(tmp_path: Path) -> No
         assert drawn.content.startswith(PNG)
         metrics = requests.get(f"http://127.0.0.1:{ports + 2}/metrics", timeout=10).text
         assert "diffusion_worker_starts_total" in metrics
+        assert [one.name for one in (cache / "used").iterdir()] == [f"tiny-{digest[:12]}"]
     finally:
         serving.send_signal(signal.SIGTERM)
         code = serving.wait(60)

@@ -82,6 +82,24 @@ class UpkeepContract:
         assert len(await store.overdue(200.0)) == 1
         assert await drained(store) == [follower.id, other.id]
 
+    async def test_what_waits_for_a_model_that_nobody_serves_fails(self, store: JobStore) -> None:
+        old = [await submit(store, submitted_at=at, lane=lane) for at, lane in ((5.0, 2), (1.0, 3))]
+        heirs = await family(store, 2, submitted_at=7.0)
+        new = await submit(store, submitted_at=10.0)
+        other = await submit(store, model="twin", submitted_at=1.0)
+        taken = await under_way(store, submitted_at=3.0, lane=Lane.URGENT)
+        failed = await store.unserved("emoji", 10.0)
+        assert {each.id for each in failed} == {each.id for each in (*old, *heirs)}
+        for each in failed:
+            assert each == await store.get(each.id)
+            assert each.status is Status.FAILED
+            assert each.error is not None
+            assert each.error["code"] == "model_unserved"
+        assert await store.unserved("emoji", 10.0) == []
+        assert (await store.get(taken.id)).status is Status.PROCESSING
+        assert await drained(store) == [new.id]
+        assert await drained(store, "twin") == [other.id]
+
     async def test_jobs_are_forgotten_some_time_after_their_end(self, store: JobStore) -> None:
         done = [await ended(store) for _ in range(5)]
         waiting = await submit(store)

@@ -258,6 +258,7 @@ async def test_what_calls_meet_is_an_event_of_their_model(gateway):
         ("out_of_memory", 507, "out_of_memory", "bad"),
         ("deadline_exceeded", 504, "deadline", "bad"),
         ("attempts_exhausted", 500, "infrastructure", "bad"),
+        ("model_unserved", 503, "infrastructure", "bad"),
         ("upstream_error", 502, "upstream", "bad"),
         ("invalid_field", 422, "validation", "good"),
         ("of another version", 413, "client", "good"),

@@ -20,7 +20,8 @@ from diffusion_gateway.errors import (
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.job import Lane, Status
 from diffusion_gateway.maintenance import Loop, Maintenance
-from diffusion_gateway.stores.store import MAX_ATTEMPTS, Admission
+from diffusion_gateway.stores.store import MAX_ATTEMPTS, Admission, ToldModel
+from diffusion_gateway.upstream.told import LIFETIME_S
 from gateway_samples import job
 
 
@@ -73,6 +74,35 @@ async def test_a_job_whose_deadline_passes_while_it_waits_fails(gateway):
     assert found.error["code"] == "deadline_exceeded"
     assert (await gateway.store.get(kept)).status is Status.PENDING
     assert counted(gateway, "diffusion_requests_total", model="emoji", status="failed") == 1
+
+
+async def test_jobs_of_a_model_that_nobody_serves_any_more_fail(gateway):
+    """Not while somebody serves it, and not before they have waited as long."""
+    day = 86_400.0
+    now = time.time()
+
+    async def told(model: str, ago: float) -> None:
+        await gateway.store.tell_model(ToldModel(model, {}, (), True, now - ago + LIFETIME_S))
+
+    await told("served", day - 60)
+    await told("gone", day + 60)
+    waits = [
+        await add(gateway, model=model, submitted_at=now - ago)
+        for model, ago in (("served", 2 * day), ("gone", day - 60), ("never-told", day - 60))
+    ]
+    fails = [
+        await add(gateway, model=model, submitted_at=now - day - 60)
+        for model in ("gone", "never-told")
+    ]
+    await upkeep(gateway).unserved()
+    assert {(await gateway.store.get(one)).status for one in waits} == {Status.PENDING}
+    for one in fails:
+        found = await gateway.store.get(one)
+        assert found.error is not None
+        assert (found.error["code"], found.error["status"]) == ("model_unserved", 503)
+    assert counted(gateway, "diffusion_requests_total", model="gone", status="failed") == 1
+    (loop,) = (one for one in upkeep(gateway).loops if one.name == "unserved")
+    assert loop.every_s == 3600
 
 
 async def test_a_job_close_to_its_deadline_goes_ahead(gateway):

@@ -117,6 +117,9 @@ class Mix:
         starving = self.chance.choice([1.0, 1e9])
         await self.both(lambda store: store.promote(now, 6.0, starving))
         await self.both(lambda store: _sorted(store.overdue(now)))
+        if self.chance.random() < 0.05:
+            model, before = self.chance.choice(["emoji", "twin"]), self.chance.choice([5.0, 12.0])
+            await self.both(lambda store: _sorted(store.unserved(model, before)))
         if self.chance.random() < 0.1:
             await self.both(lambda store: _sorted(store.reap(time.time() + LATER)))
 

@@ -283,6 +283,19 @@ function ops.overdue(now, limit, error)
   return views(ids)
 end
 
+function ops.unserved(model, before, now, limit, error)
+  local ids = {}
+  even_if_full()
+  for lane = 0, 3 do
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ages:' .. model .. ':' .. lane, '-inf',
+        '(' .. before, 'LIMIT', 0, limit - #ids)) do
+      finish(id, 'failed', error, '', now)
+      ids[#ids + 1] = id
+    end
+  end
+  return views(ids)
+end
+
 function ops.expire(before, limit)
   local ids = redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', '(' .. before, 'LIMIT', 0, limit)
   local found = views(ids)

@@ -17,6 +17,7 @@ from diffusion_gateway.errors import (
     QueueFullError,
     TooManyJobsError,
     UnknownJobError,
+    UnservedError,
 )
 from diffusion_gateway.job import Checkpoint, Event, Job, Lane, Result, Status
 from diffusion_gateway.stores.event_hub import Cancellations, EventHub
@@ -190,6 +191,16 @@ class RedisStore(RedisUsage):
     async def overdue(self, now: float) -> Sequence[Job]:
         error = DeadlineError("the deadline passed while the job waited").problem()
         return await self._all("overdue", now, json.dumps(error))
+
+    async def unserved(self, model: str, before: float) -> Sequence[Job]:
+        error = json.dumps(UnservedError().problem())
+        found: list[Job] = []
+        # Until there are none: the end of a job may give its place to one that is as old.
+        while some := await self._link.call(
+            "unserved", model, before, time.time(), _AT_ONCE, error
+        ):
+            found += jobs_of(some)
+        return found
 
     async def expire(self, before: float, limit: int) -> Sequence[Job]:
         return jobs_of(await self._link.call("expire", before, limit))

@@ -21,6 +21,7 @@ from diffusion_gateway.errors import (
     QueueFullError,
     TooManyJobsError,
     UnknownJobError,
+    UnservedError,
 )
 from diffusion_gateway.job import Checkpoint, Event, Job, Lane, Result, Status
 from diffusion_gateway.stores import sqlite_upkeep
@@ -237,6 +238,10 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
     async def overdue(self, now: float) -> Sequence[Job]:
         error = DeadlineError("the deadline passed while the job waited").problem()
         return await self._jobs(lambda table: sqlite_upkeep.overdue(table, now, error))
+
+    async def unserved(self, model: str, before: float) -> Sequence[Job]:
+        error = UnservedError().problem()
+        return await self._jobs(lambda table: sqlite_upkeep.unserved(table, model, before, error))
 
     async def expire(self, before: float, limit: int) -> Sequence[Job]:
         return await self._jobs(lambda table: sqlite_upkeep.expire(table, before, limit))

@@ -100,6 +100,16 @@ def overdue(table: JobTable, now: float, error: dict[str, Any]) -> list[Job]:
     return [table.finish(table.known(row["id"]), Status.FAILED, error=error) for row in rows]
 
 
+def unserved(table: JobTable, model: str, before: float, error: dict[str, Any]) -> list[Job]:
+    """Fails waiting jobs of a model that were submitted before that moment."""
+    query = "SELECT id FROM jobs WHERE queued = 1 AND model = ? AND submitted_at < ?"
+    failed: list[Job] = []
+    # Again, for the end of a job may give its place to one that is as old.
+    while rows := table.execute(query, (model, before)).fetchall():
+        failed += [table.finish(table.known(row["id"]), Status.FAILED, error=error) for row in rows]
+    return failed
+
+
 def expire(table: JobTable, before: float, limit: int) -> list[Job]:
     """Forgets jobs that ended before that moment."""
     rows = table.execute(

@@ -225,6 +225,10 @@ class JobStore(Protocol):
     async def overdue(self, now: float) -> Sequence[Job]:
         """Fails waiting jobs whose deadline has passed (`deadline_exceeded`); returns them."""
 
+    async def unserved(self, model: str, before: float) -> Sequence[Job]:
+        """Fails the jobs of a model that wait and were submitted before that moment
+        (`model_unserved`); returns them."""
+
     async def expire(self, before: float, limit: int) -> Sequence[Job]:
         """Forgets jobs that ended before that moment, and returns them so that their files can
         go."""

@@ -102,7 +102,7 @@ class Idle:
         family = self._catalog.relatives(one)
         demand = demands.get(model, _NONE)
         acting = one in self._acting
-        # Of a load that failed Triton tells less than that the model sleeps.
+        # A Triton does not call a model unloaded whose loading failed, but it sleeps like others.
         down = one.asleep or (not one.ready and one.endpoint.server.fault(one.name) is not None)
         awake = not down or acting
         if one.ready and not acting:

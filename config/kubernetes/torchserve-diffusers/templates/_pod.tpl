@@ -30,7 +30,7 @@ initContainers:
     image: {{ include "diffusion.image" (dict "root" $root "image" $values.images.gateway) }}
     imagePullPolicy: {{ $values.images.gateway.pullPolicy }}
     command: [python, -m, containers.fetch]
-    args: [--models, /etc/diffusion/models.json, --cache, /models]
+    args: [--models, /etc/diffusion/models.json, --cache, /models, --keep-days, {{ $pool.modelCache.keepDays | quote }}]
     {{- with $values.storage.region }}
     env:
       - {name: AWS_REGION, value: {{ . }}}
@@ -49,7 +49,7 @@ containers:
     {{- $image := ternary $values.images.worker $values.images.workerCpu (gt (int $pool.gpus) 0) }}
     image: {{ include "diffusion.image" (dict "root" $root "image" $image) }}
     imagePullPolicy: {{ $image.pullPolicy }}
-    args: [--models, /etc/diffusion/models.json, --cache, /models, --listen, {{ ternary "127.0.0.1" "0.0.0.0" .fed | quote }}]
+    args: [--models, /etc/diffusion/models.json, --cache, /models, --used, /used, --listen, {{ ternary "127.0.0.1" "0.0.0.0" .fed | quote }}]
     ports:
       {{- if not .fed }}
       - {name: http1, containerPort: 8080}
@@ -100,6 +100,8 @@ containers:
     volumeMounts:
       - {name: config, mountPath: /etc/diffusion, readOnly: true}
       - {name: models, mountPath: /models, subPath: archives, readOnly: true}
+      # Which archives are in use, so that no other pod removes them.
+      - {name: models, mountPath: /used, subPath: used}
       # t(b) as measured, so that the next pod of this kind is READY sooner.
       - {name: models, mountPath: /profiles, subPath: profiles}
       - {name: run, mountPath: /run/torchserve}
