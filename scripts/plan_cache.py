@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,11 +86,8 @@ def main(
     if trace is not None:
         label, played = trace.stem, read_trace(trace)
     else:
-        label, popularity = one_kind(traffic, "diurnal"), Popularity(prompts, exponent, open_part)
-        days_of = Traffic(
-            label, parse_rate(rate), days, seed, steps=(steps,), popularity=popularity
-        )
-        played = made_up(days_of)
+        label, popular = one_kind(traffic, "diurnal"), Popularity(prompts, exponent, open_part)
+        played = made_up(Traffic(label, parse_rate(rate), days, seed, (steps,), (), popular))
     load = pace.load(played, steps, 0.0, hours)
     per_pixel = _measured(pictures) if pictures else assumed.bytes_per_pixel
     seconds = [work / pace.speed.steps_per_s for work in load.works]
@@ -125,8 +122,7 @@ def main(
         "prices_as_of": table.as_of.isoformat(),
         "settings": assumed.model_dump(),
     }
-    record = {"kind": "plan-cache", "made": now.date().isoformat(), "premises": premises}
-    write_json(out / "caching.json", {**record, **_document(made, proof)})
+    write_json(out / "caching.json", _document(made, proof, premises, now.date()))
     (out / "caching.yaml").write_text(_gateway(made, assumed), encoding="utf-8")
     console.print(f"{out}: caching.json, caching.png and caching.yaml are written.", style="green")
 
@@ -142,8 +138,13 @@ def _premises(
     )
 
 
-def _document(made: CachingPlan, proof: Sequence[Checked]) -> dict[str, Any]:
+def _document(
+    made: CachingPlan, proof: Sequence[Checked], premises: dict[str, Any], today: date
+) -> dict[str, Any]:
     return {
+        "kind": "plan-cache",
+        "made": today.isoformat(),
+        "premises": premises,
         "verdict": made.verdict,
         "cacheable": made.cacheable,
         "repeated": made.repeated,
