@@ -20,7 +20,7 @@ def emptied(folder: Path, program: str) -> Path:
         inside = list(folder.iterdir())
         if inside and not mark.is_file():
             raise Trouble(
-                f"{folder} is not empty, and no former {program} made it: what is in it would be "
+                f"{folder.resolve()} is not empty, and no former {program} made it: what is in it would be "
                 "lost. Name another folder with OUT=, or remove this one yourself."
             )
         # First, so that a run that ends half way leaves a folder that the next one may empty.
