@@ -20,8 +20,8 @@ def emptied(folder: Path, program: str) -> Path:
         inside = list(folder.iterdir())
         if inside and not mark.is_file():
             raise Trouble(
-                f"{folder.resolve()} is not empty, and no former {program} made it: what is in it would be "
-                "lost. Name another folder with OUT=, or remove this one yourself."
+                f"{folder.resolve()} is not empty, and no former {program} made it: what is in it "
+                "would be lost. Name another folder with OUT=, or remove this one yourself."
             )
         # First, so that a run that ends half way leaves a folder that the next one may empty.
         mark.touch()
