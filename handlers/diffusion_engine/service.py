@@ -162,9 +162,13 @@ class DiffusionService:
         # Half of the time that the server gives a start is left to everything else.
         profile = self.obtain_profile(self.config.startup_timeout / 2)
         self._obtain_previews()
-        for request in self._warm_up_requests().values():
-            self._draw_once(request)
+        self.draw_once(float(self.config.startup_timeout))
         self.engine.policy.profile = profile
+
+    def draw_once(self, limit_s: float) -> None:
+        """Draws at each warm-up size, each within the limit: what first calls cost is paid then."""
+        for request in self._warm_up_requests().values():
+            self.engine.submit(self._job(request, limit_s)).future.result()
 
     def obtain_profile(self, budget_s: float, *, again: bool = False) -> BatchProfile | None:
         """t(b) at the warm-up sizes: kept from an earlier start, or measured now in `budget_s`."""
@@ -210,10 +214,6 @@ class DiffusionService:
             )
             for width, height in warmup.sizes or ((defaults.width, defaults.height),)
         }
-
-    def _draw_once(self, request: GenerationRequest) -> None:
-        made = self._job(request, float(self.config.startup_timeout))
-        self.engine.submit(made).future.result()
 
     def _obtain_previews(self) -> None:
         """Fits previews to the VAE, or finds that this pipeline has none to offer."""

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -50,7 +51,10 @@ def _load(folder: Path) -> Any:
     config = read_model_config(folder / CONFIG_NAME)
     keep_freed_memory()
     with ThreadPoolExecutor(1, "loading") as loading:
-        return loading.submit(DiffusionService, folder, config).result()
+        service = loading.submit(DiffusionService, folder, config).result()
+    # Compiled models are compiled then. Whoever asked has a limit of its own.
+    service.draw_once(inf)
+    return service
 
 
 def _facts(service: Any) -> dict[str, Any]:

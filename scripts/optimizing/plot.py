@@ -12,6 +12,9 @@ from optimizing.variants import ORIGINAL
 _FRONT, _OTHER, _CHOSEN, _FAINT = "#0072b2", "#64748b", "#d55e00", "#cbd5e1"
 _DPI = 120
 
+_LEGEND_INCHES = 0.156
+"""Of a name in the legend."""
+
 
 def plot(found: Found, path: Path) -> None:
     """Draws every measured variant; error bars are the slowest and the fastest round."""
@@ -21,7 +24,8 @@ def plot(found: Found, path: Path) -> None:
     from matplotlib import pyplot
 
     rows = [row for row in found.rows if row.error is None]
-    figure, axes = pyplot.subplots(figsize=(9.5, 5.2), layout="constrained")
+    height = max(5.2, _LEGEND_INCHES * (len(rows) + 2))
+    figure, axes = pyplot.subplots(figsize=(9.5, height), layout="constrained")
     best = {row.name for row in found.front}
     floor = found.quality[0]
     for number, row in enumerate(rows, 1):

@@ -22,7 +22,7 @@ class Row:
         disk_bytes: of its archive, weights as they are stored.
         packed_bytes: of its pipeline's files when compressed.
         load_seconds: from a new process to a loaded pipeline, imports among it.
-        first_seconds: of the first picture, which pays for what is compiled or planned.
+        first_seconds: of the first whole picture; what is compiled is paid for in `load_seconds`.
         peak_bytes: the most memory that its process held, pictures of a batch among it.
         step_seconds: of one denoising step of a request that is alone.
         rate: images a second, requests asked for together.
