@@ -28,7 +28,8 @@ def main() -> None:
         if order["do"] == "load":
             began = time.perf_counter()
             service = _load(Path(order["folder"]))
-            answer: dict[str, Any] = {"seconds": time.perf_counter() - began, **_facts(service)}
+            identity = service.record.identity
+            answer: dict[str, Any] = {"seconds": time.perf_counter() - began, "identity": identity}
         else:
             answer = _draw(service, order["requests"], keep=order["keep"])
         print(json.dumps({**answer, "peak_bytes": _peak(service)}), file=answers, flush=True)
@@ -55,20 +56,6 @@ def _load(folder: Path) -> Any:
     # Compiled models are compiled then. Whoever asked has a limit of its own.
     service.draw_once(inf)
     return service
-
-
-def _facts(service: Any) -> dict[str, Any]:
-    import torch
-
-    from diffusion_engine.loading import device_name
-
-    return {
-        "identity": service.record.identity,
-        "runtime_identity": service.identity,
-        "libraries": service.libraries,
-        "device": device_name(service.device),
-        "threads": torch.get_num_threads(),
-    }
 
 
 def _draw(service: Any, requests: list[dict[str, Any]], *, keep: bool) -> dict[str, Any]:

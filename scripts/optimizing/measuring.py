@@ -20,7 +20,7 @@ from diffusion_core.identity import PIPELINE_FOLDER, ArchiveRecord, digest
 from diffusion_core.model_config import parse_model_config
 from optimizing.folders import Tell, prepare
 from optimizing.plan import Plan
-from optimizing.process import Drawer, Drawn, VariantError
+from optimizing.process import Drawer, Drawn
 from optimizing.quality import compare, farthest
 from optimizing.rows import Row
 from optimizing.skipping import skipped_blocks
@@ -147,7 +147,7 @@ def measure(bench: Bench, variant: Variant, original: Original, tell: Tell) -> R
         with Drawer(folder, bench.limit_s) as drawer:
             row = replace(row, identity=drawer.facts["identity"], load_seconds=drawer.load_seconds)
             return _run(row, bench.plan, drawer, original, tell)
-    except (VariantError, ServingError, OSError) as error:
+    except (ServingError, OSError) as error:
         if not original.drawer.alive:
             raise
         return replace(row, error=str(error))

@@ -89,6 +89,9 @@ def read_adapter(path: Path) -> Adapter:
     try:
         with safe_open(path, framework="pt") as file:
             document = json.loads((file.metadata() or {})[_METADATA])
+            if document["version"] != VERSION:
+                found = document["version"]
+                raise ConfigError(f"{path}: an adapter of version {found}; this reads {VERSION}")
             return Adapter(_layers(file, document))
     except FileNotFoundError:
         raise ConfigError(f"{path}: is missing") from None
@@ -99,8 +102,6 @@ def read_adapter(path: Path) -> Adapter:
 
 
 def _layers(file: Any, document: Any) -> dict[str, dict[str, LowRank]]:
-    if document["version"] != VERSION:
-        raise ConfigError(f"an adapter of version {document['version']}; this reads {VERSION}")
     layers: dict[str, dict[str, LowRank]] = {}
     for place, scaling in document["scaling"].items():
         component, _, layer = place.partition("/")

@@ -97,7 +97,7 @@ class _Forward:
         times = torch.as_tensor(timestep).float().expand(sample.shape[0])
         inputs = [sample, times, encoder_hidden_states]
         inputs += [(added_cond_kwargs or {})[name] for name in self._added]
-        # One request of OpenVINO's, made on the engine's thread, which alone calls.
+        # One request of OpenVINO's: the loading thread's warm-up and the engine call in turns.
         self._request = self._request or self._compiled.create_infer_request()
         arrays = [one.detach().float().contiguous().numpy() for one in inputs]
         answered = self._request.infer(arrays)[0]
