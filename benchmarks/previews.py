@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ _ROWS = 8
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """CPU of a preview over a step's, by model; of emoji, the share that is recognised."""
+    """What a preview takes of a step, by model; of emoji, the share that is recognised."""
     return {name: _one(bench, bench.model(name)) for name in bench.chosen("emoji", "mid")}
 
 
@@ -43,40 +45,56 @@ def _one(bench: Bench, model: Model) -> dict[str, Any]:
         rounds = []
         for number in range(bench.scaled(5)):
             bench.say(f"{model.name}: previews, round {number + 1}")
-            rounds.append(_cpu(engine, model, fitted))
+            rounds.append(_taken(engine, model, fitted))
         shown = _recognised(engine, model, fitted, bench.scaled(100, 2))
     return {
         "model": model.name,
         "fit_seconds": fit_seconds,
-        "preview_ms": summary([1000 * preview for preview, _ in rounds]),
-        "step_ms": summary([1000 * step for _, step in rounds]),
-        "of_a_step": summary([preview / step for preview, step in rounds]),
+        "preview_ms": summary([1000 * one["preview"].clock for one in rounds]),
+        "step_ms": summary([1000 * one["step"].clock for one in rounds]),
+        "of_a_step": summary([one["preview"].clock / one["step"].clock for one in rounds]),
+        "of_a_step_cpu": summary([one["preview"].cpu / one["step"].cpu for one in rounds]),
         **({"recognised": shown} if shown else {}),
     }
 
 
-def _cpu(engine: InProcess, model: Model, fitted: LatentPreview) -> tuple[float, float]:
-    """CPU seconds of a preview, from latents to base64, and of a step of one guided request.
+@dataclass(frozen=True)
+class _Taken:
+    """Seconds on the clock, and of all cores: threads of torch's that wait for work spin."""
+
+    clock: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> _Taken:
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, begun: _Taken, times: int = 1) -> _Taken:
+        return _Taken((self.clock - begun.clock) / times, (self.cpu - begun.cpu) / times)
+
+
+def _taken(engine: InProcess, model: Model, fitted: LatentPreview) -> dict[str, _Taken]:
+    """What a preview takes, from latents to base64, and what a step of one guided request does.
 
     All previews of a picture, and then all of its steps without: the process does nothing else.
     """
-    steps: list[Step] = []
-    spent = 0.0
+    previews: list[_Taken] = []
 
     def on_step(step: Step) -> None:
-        nonlocal spent
-        begun = time.process_time()
+        begun = _Taken.now()
         foreseen = step.foreseen()
         assert foreseen is not None
         rough = fitted(foreseen[0], model.size, model.size)
         base64.b64encode(preview_file(rough, model.size, model.size)).decode()
-        spent += time.process_time() - begun
-        steps.append(step)
+        previews.append(_Taken.now().since(begun))
 
     engine.engine.submit(engine.job(asked(model, [_STEPS])[0], on_step=on_step)).future.result()
-    begun = time.process_time()
+    begun = _Taken.now()
     engine.engine.submit(engine.job(asked(model, [_STEPS])[0])).future.result()
-    return spent / len(steps), (time.process_time() - begun) / len(steps)
+    return {
+        "preview": _Taken(mean(one.clock for one in previews), mean(one.cpu for one in previews)),
+        "step": _Taken.now().since(begun, len(previews)),
+    }
 
 
 def _recognised(
