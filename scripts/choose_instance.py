@@ -145,7 +145,7 @@ def _say(found: Choice, p99: float) -> None:
         for line in what_could_be(found, p99):
             console.print(f"[bold]{line}[/bold]")
         return
-    console.print(f"[bold]Cheapest: {winner.name}, {winner.monthly} a month.[/bold]")
+    console.print(f"[bold]Cheapest: {winner.name}, {winner.monthly.told()} a month.[/bold]")
     if any(one.speed.estimate for one in winner.offers):
         console.print(
             "It rests on an estimate that nobody validated on that machine: rent one for an hour,"

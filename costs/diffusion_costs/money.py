@@ -91,6 +91,10 @@ class Money:
         """The amount as decimal text, without an exponent."""
         return f"{self.amount:.{places}f}"
 
+    def told(self) -> str:
+        """For people, who reckon in hundredths."""
+        return f"{self.amount:,.2f} {self.currency}"
+
     def __str__(self) -> str:
         return f"{self.plain()} {self.currency}"
 

@@ -53,7 +53,7 @@ class Choice:
 def choose(fleets: Sequence[Fleet], offers: Sequence[Offer], budget: Money | None) -> Choice:
     """The choice within a budget by the month."""
     held = [
-        replace(one, reason=f"over the budget by {one.monthly - budget}")
+        replace(one, reason=f"over the budget by {(one.monthly - budget).told()}")
         if budget is not None and not one.reason and budget < one.monthly
         else one
         for one in fleets
@@ -69,8 +69,8 @@ def what_could_be(choice: Choice, p99: float) -> list[str]:
         cheapest = affordable[0]
         paid = "pays for no machine" if not choice.budget.amount else "is too small"
         lines.append(
-            f"A budget of {choice.budget} a month {paid}: the cheapest fleet that meets the rest is"
-            f" {cheapest.name}, at {cheapest.monthly} a month."
+            f"A budget of {choice.budget.told()} a month {paid}: the cheapest fleet that meets the rest is"
+            f" {cheapest.name}, at {cheapest.monthly.told()} a month."
         )
     slow = [one for one in choice.offers if not one.speed.rate and one.speed.p99]
     if not affordable and slow:
