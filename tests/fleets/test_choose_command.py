@@ -70,7 +70,7 @@ def test_a_budget_of_zero_says_what_it_takes(profile: Path, tmp_path: Path) -> N
     result = run(tmp_path, profile, "--rate", "1/day", "--p99", 3, "--budget", 0)
     said = " ".join(result.output.split())
     assert result.exit_code == 1
-    assert "A budget of 0.000000 USD a month pays for no machine: the cheapest fleet" in said
+    assert "A budget of 0.00 USD a month pays for no machine: the cheapest fleet" in said
 
 
 def test_a_latency_that_nothing_meets_says_what_is_fastest(profile: Path, tmp_path: Path) -> None:

@@ -182,8 +182,8 @@ def test_a_budget_of_zero() -> None:
     choice = choose(fleets(known, 1.0, SETTINGS, "USD"), known, usd(0))
     assert choice.winner is None
     (told,) = what_could_be(choice, 2.0)
-    assert "A budget of 0.000000 USD a month pays for no machine" in told
-    assert "2 × a, at 200.000000 USD a month" in told
+    assert "A budget of 0.00 USD a month pays for no machine" in told
+    assert "2 × a, at 200.00 USD a month" in told
 
 
 def test_a_budget_that_is_too_small_for_some() -> None:
@@ -194,7 +194,7 @@ def test_a_budget_that_is_too_small_for_some() -> None:
     assert choice.winner.name == "2 × a"
     assert [choice.reason(one) for one in choice.fleets] == [
         "",
-        "over the budget by 350.000000 USD",
+        "over the budget by 350.00 USD",
     ]
 
 
