@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from statistics import mean
@@ -32,7 +32,7 @@ _ROWS = 8
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """What a preview takes of a step, by model; of emoji, the share that is recognised."""
+    """How much longer a step takes that is shown, by model; of emoji, the share recognised."""
     return {name: _one(bench, bench.model(name)) for name in bench.chosen("emoji", "mid")}
 
 
@@ -43,17 +43,18 @@ def _one(bench: Bench, model: Model) -> dict[str, Any]:
             fitted, fit_seconds = loading.submit(_fitted, engine, model).result()
         engine.warm_up(model, 1)
         rounds = []
-        for number in range(bench.scaled(5)):
-            bench.say(f"{model.name}: previews, round {number + 1}")
-            rounds.append(_taken(engine, model, fitted))
+        with ThreadPoolExecutor(1) as files:
+            for number in range(bench.scaled(15)):
+                bench.say(f"{model.name}: previews, round {number + 1}")
+                rounds.append(_taken(engine, model, fitted, files, turned=number % 2 == 1))
         shown = _recognised(engine, model, fitted, bench.scaled(100, 2))
     return {
         "model": model.name,
         "fit_seconds": fit_seconds,
-        "preview_ms": summary([1000 * one["preview"].clock for one in rounds]),
-        "step_ms": summary([1000 * one["step"].clock for one in rounds]),
-        "of_a_step": summary([one["preview"].clock / one["step"].clock for one in rounds]),
-        "of_a_step_cpu": summary([one["preview"].cpu / one["step"].cpu for one in rounds]),
+        "map_ms": summary([1000 * one.mapping for one in rounds]),
+        "file_ms": summary([1000 * one.file for one in rounds]),
+        "step_ms": summary([1000 * one.step for one in rounds]),
+        "slower": summary([one.shown / one.step for one in rounds]),
         **({"recognised": shown} if shown else {}),
     }
 
@@ -67,41 +68,48 @@ def _fitted(engine: InProcess, model: Model) -> tuple[LatentPreview, float]:
 
 @dataclass(frozen=True)
 class _Taken:
-    """Seconds on the clock, and of all cores: threads of torch's that wait for work spin."""
+    """Seconds: of a step of one guided request, of one that is shown, and of the parts of showing.
 
-    clock: float
-    cpu: float
-
-    @classmethod
-    def now(cls) -> _Taken:
-        return cls(time.perf_counter(), time.process_time())
-
-    def since(self, begun: _Taken, times: int = 1) -> _Taken:
-        return _Taken((self.clock - begun.clock) / times, (self.cpu - begun.cpu) / times)
-
-
-def _taken(engine: InProcess, model: Model, fitted: LatentPreview) -> dict[str, _Taken]:
-    """What a preview takes, from latents to base64, and what a step of one guided request does.
-
-    All previews of a picture, and then all of its steps without: the process does nothing else.
+    `mapping` is the engine's own thread's; `file` is written by another one as steps go on.
     """
-    previews: list[_Taken] = []
+
+    step: float
+    shown: float
+    mapping: float
+    file: float
+
+
+def _taken(
+    engine: InProcess, model: Model, fitted: LatentPreview, files: Executor, *, turned: bool
+) -> _Taken:
+    """One picture with a preview of every step and one without, in either order."""
+    mapping: list[float] = []
+    writing: list[Future[float]] = []
+
+    def write(rough: Any) -> float:
+        begun = time.perf_counter()
+        base64.b64encode(preview_file(rough, model.size, model.size)).decode()
+        return time.perf_counter() - begun
 
     def on_step(step: Step) -> None:
-        begun = _Taken.now()
+        begun = time.perf_counter()
         foreseen = step.foreseen()
         assert foreseen is not None
         rough = fitted(foreseen[0], model.size, model.size)
-        base64.b64encode(preview_file(rough, model.size, model.size)).decode()
-        previews.append(_Taken.now().since(begun))
+        writing.append(files.submit(write, rough))
+        mapping.append(time.perf_counter() - begun)
 
-    engine.engine.submit(engine.job(asked(model, [_STEPS])[0], on_step=on_step)).future.result()
-    begun = _Taken.now()
-    engine.engine.submit(engine.job(asked(model, [_STEPS])[0])).future.result()
-    return {
-        "preview": _Taken(mean(one.clock for one in previews), mean(one.cpu for one in previews)),
-        "step": _Taken.now().since(begun, len(previews)),
-    }
+    def seconds(listener: Callable[[Step], None] | None) -> float:
+        made = engine.job(asked(model, [_STEPS])[0], on_step=listener)
+        begun = time.perf_counter()
+        engine.engine.submit(made).future.result()
+        return (time.perf_counter() - begun) / _STEPS
+
+    if turned:
+        step, shown = seconds(None), seconds(on_step)
+    else:
+        shown, step = seconds(on_step), seconds(None)
+    return _Taken(step, shown, mean(mapping), mean(one.result() for one in writing))
 
 
 def _recognised(

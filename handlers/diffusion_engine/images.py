@@ -34,7 +34,9 @@ def to_image(pixels: torch.Tensor) -> Image.Image:
 def preview_file(pixels: NDArray[np.uint8], width: int, height: int) -> bytes:
     """A JPEG of a rough picture [h, w, 3], as large as the picture that it previews."""
     file = io.BytesIO()
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    image = Image.fromarray(pixels)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
     image.save(file, "JPEG", quality=_PREVIEW_QUALITY)
     return file.getvalue()
 

@@ -69,8 +69,8 @@ def what_could_be(choice: Choice, p99: float) -> list[str]:
         cheapest = affordable[0]
         paid = "pays for no machine" if not choice.budget.amount else "is too small"
         lines.append(
-            f"A budget of {choice.budget.told()} a month {paid}: the cheapest fleet that meets the rest is"
-            f" {cheapest.name}, at {cheapest.monthly.told()} a month."
+            f"A budget of {choice.budget.told()} a month {paid}: the cheapest fleet that meets the"
+            f" rest is {cheapest.name}, at {cheapest.monthly.told()} a month."
         )
     slow = [one for one in choice.offers if not one.speed.rate and one.speed.p99]
     if not affordable and slow:

@@ -33,6 +33,8 @@ class LatentPreview:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
         self.weight = weight
         self.bias = bias
+        # Bytes are cut off, so a half more rounds them: two passes less at every step.
+        self._to_bytes = (255 * weight, 255 * bias + 0.5)
         self._edge = round(sqrt(len(bias) / 3))
 
     @classmethod
@@ -57,9 +59,9 @@ class LatentPreview:
         Raises `ValueError` for latents that are no pictures.
         """
         grid = as_grid(latents[None], height, width).float().cpu()
-        squares = torch.nn.functional.conv2d(_bordered(grid), self.weight, self.bias)
-        picture = torch.nn.functional.pixel_shuffle(squares, self._edge)[0].mul_(255).round_()
-        pixels: NDArray[np.uint8] = picture.clamp_(0, 255).byte().permute(1, 2, 0).numpy()
+        squares = torch.nn.functional.conv2d(_bordered(grid), *self._to_bytes).clamp_(0, 255).byte()
+        picture = torch.nn.functional.pixel_shuffle(squares, self._edge)[0]
+        pixels: NDArray[np.uint8] = picture.permute(1, 2, 0).numpy()
         return pixels
 
 
