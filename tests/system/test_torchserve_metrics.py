@@ -127,9 +127,11 @@ def test_sums_are_the_clients_own(stand: Stand) -> None:
 
 def die_drawing(stand: Stand, model: str) -> int:
     """A worker is killed with a request in it; returns the request's steps."""
-    many = 800
+    # Longer than the five seconds after which a worker tells what it does.
+    many, large = 800, {"width": 64, "height": 64}
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(ask, stand.clients[model].url, num_inference_steps=many)
+        url = stand.clients[model].url
+        answer = pool.submit(ask, url, "application/json", num_inference_steps=many, **large)
         name = "diffusion_requests_in_flight"
         until(lambda: stand.scrape().total(name, model=model) == 1, 60)
         stand.kill(model, 2)
