@@ -21,6 +21,9 @@ _TIMEOUT = (5, 3600)
 _AT_ONCE = {"synchronous": "false"}
 _LOOK_S = 0.1
 
+_LOAD_S = 3600.0
+"""Longer than the startupTimeout of any model, after which TorchServe itself ends a worker."""
+
 
 class Management:
     """Models of one TorchServe: registered, scaled, described, removed.
@@ -88,7 +91,7 @@ class Management:
         self._management("POST", "/models", params=params)
         (version,) = {found.version for found in self.versions(name)} - before
         try:
-            return self.wait_ready(name, version)
+            return self.wait_ready(name, version, _LOAD_S)
         except Trouble:
             self.unregister(name, version)
             raise
@@ -100,7 +103,7 @@ class Management:
         """
         params = {"min_worker": workers, "max_worker": workers, **_AT_ONCE}
         self._management("PUT", f"/models/{name}/{version}", params=params)
-        return self._wait(name, version, lambda found: _has(found, workers), 900.0)
+        return self._wait(name, version, lambda found: _has(found, workers), _LOAD_S)
 
     def make_default(self, name: str, version: str) -> None:
         """Sends the requests that name no version to this one."""
