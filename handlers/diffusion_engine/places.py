@@ -23,6 +23,10 @@ from diffusion_engine.metric_families import FAMILIES, Change
 
 logger = logging.getLogger(__name__)
 
+# Locked by who takes a place, and by who empties those of the dead: that locks them for a moment,
+# and a worker that came just then would pass them by.
+_DOOR = "door"
+
 
 def server_folder() -> Path:
     """A folder that the workers of one server share: those whose parent is the same process."""
@@ -91,9 +95,14 @@ class Place:
             return left
         # Whoever tidies up the temporary folder may have deleted it.
         with contextlib.suppress(OSError):
-            for path in self._folder.iterdir():
-                if path.name != str(self.number):
-                    left += _taken_from(path)
+            door = _locked(self._folder / _DOOR)
+            # Somebody is at it just now: what the dead have left is still there the next time.
+            if door is None:
+                return left
+            with door:
+                for path in self._folder.iterdir():
+                    if path.name not in {_DOOR, str(self.number)}:
+                        left += _taken_from(path)
         return left
 
     def close(self) -> None:
@@ -104,11 +113,13 @@ class Place:
         self._file = self._host = None
 
     def _take(self) -> None:
-        for number in count():
-            self._file = _locked(self._folder / str(number))
-            if self._file is not None:
-                self.number = number
-                return
+        with FileIO(self._folder / _DOOR, "a") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            for number in count():
+                self._file = _locked(self._folder / str(number))
+                if self._file is not None:
+                    self.number = number
+                    return
 
     def _give_up(self, error: OSError) -> None:
         logger.warning("counts are not kept beyond this process: %s", error.strerror)

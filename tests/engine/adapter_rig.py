@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import tempfile
 import warnings
@@ -27,7 +28,9 @@ class AdapterStage:
     def __init__(self, stage: Rig) -> None:
         self.rig = stage
         own = stage.bare["text-to-image"]
-        self.folder = Path(tempfile.mkdtemp(prefix="adapters-"))
+        held = tempfile.TemporaryDirectory(prefix="adapters-")
+        atexit.register(held.cleanup)
+        self.folder = Path(held.name)
         self.files = {
             name: save_lora(own, name, self.folder / f"{name}.safetensors")
             for name in ADAPTERS

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from io import FileIO
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from diffusion_engine import places
 from diffusion_engine.metric_families import Change
 from diffusion_engine.places import Place, server_folder
 
@@ -67,6 +71,40 @@ def test_workers_of_a_model_have_the_lowest_free_numbers(folder: Path) -> None:
     assert third.number == 0
     for place in (second, other, third):
         place.close()
+
+
+def test_a_dead_workers_place_is_free_while_another_collects_what_it_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Worker(folder):
+        collector = Place(folder, "tiny")
+    reads = places._read
+    taken: list[Place] = []
+    newcomer = Thread(target=lambda: taken.append(Place(folder, "tiny")))
+
+    def read(file: FileIO) -> list[Change]:
+        if file.name.name == "0":
+            newcomer.start()
+            newcomer.join(0.2)
+        return reads(file)
+
+    monkeypatch.setattr(places, "_read", read)
+    assert collector.inherit() == [CHANGE]
+    newcomer.join()
+    assert (collector.number, taken[0].number) == (1, 0)
+    for place in (collector, *taken):
+        place.close()
+
+
+def test_nobody_collects_while_a_place_is_taken(folder: Path) -> None:
+    with Worker(folder):
+        collector = Place(folder, "tiny")
+    (door,) = folder.glob("*/door")
+    with door.open("a") as taking:
+        fcntl.flock(taking, fcntl.LOCK_EX)
+        assert collector.inherit() == []
+    assert collector.inherit() == [CHANGE]
+    collector.close()
 
 
 def test_one_worker_of_a_server_speaks_for_the_host(folder: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -162,22 +163,29 @@ def test_it_watches_what_runs_and_looks_again(watched: Watched) -> None:
 
 def test_a_picture_shows_in_the_figures(watched: Watched) -> None:
     watched.await_value('up{job="gateway"} == 1')
-    url = f"{watched.gateway.url}/generate"
-    for seed in range(3):
-        answer = requests.post(
-            url,
-            json={"prompt": "owl", "seed": seed},
-            headers={"Prefer": "wait=30"},
-            timeout=60,
-        )
-        assert answer.json()["status"] == "completed", answer.text
+    end = time.monotonic() + 60
+    seeds = count()
+    # A rate is of what is counted between two looks, and a Prometheus that has just started again
+    # tells of `up` from before: so pictures are drawn until it has seen some come.
+    while not watched.ask('model:diffusion_images:rate5m{job="gateway", model="tiny"} > 0'):
+        assert time.monotonic() < end
+        draw(watched.gateway.url, next(seeds))
         time.sleep(1)
-    watched.await_value('model:diffusion_images:rate5m{job="gateway", model="tiny"} > 0')
     watched.await_value('model:diffusion_latency_seconds:p99_rate5m{job="gateway"} > 0')
     watched.await_value('model:diffusion_workers:reporting{model="tiny"} == 1')
     watched.await_value('source:diffusion_unavailable:ratio_rate1h{source="job"} == 0')
     watched.await_value("diffusion_gateway_sent_bytes_total > 0")
     assert watched.ask('ALERTS{alertname=~"ErrorRateHigh|LatencyHigh|ModelNotReady"}') == []
+
+
+def draw(gateway: str, seed: int) -> None:
+    answer = requests.post(
+        f"{gateway}/generate",
+        json={"prompt": "owl", "seed": seed},
+        headers={"Prefer": "wait=30"},
+        timeout=60,
+    )
+    assert answer.json()["status"] == "completed", answer.text
 
 
 @pytest.mark.full
