@@ -239,11 +239,12 @@ async def test_machines_are_charged_once_a_turn_by_whichever_gateway(
     (held,) = [one for one in await sqlite_store.usage(0, 1 << 40) if one.bucket == "held"]
     assert held.nanos == 2 * TURN_S * 1_000_000
     assert held.micros == 2 * TURN_S * 3 * 1_000_000
-    seconds = [
-        told(one, "held_machine_seconds_total", machine="gpu", purchase="on_demand") or 0.0
-        for one in registries
-    ]
-    assert sum(seconds) == 2 * TURN_S
+    for name, seconds in (
+        ("held_machine_seconds_total", 2 * TURN_S),
+        ("held_device_seconds_total", 2 * TURN_S * 3),
+    ):
+        counted = [told(one, name, machine="gpu", purchase="on_demand") for one in registries]
+        assert sum(filter(None, counted)) == seconds
     clock.now += 10_000
     await loops[0].turn()
     rows = [one for one in await sqlite_store.usage(0, 1 << 40) if one.bucket == "held"]

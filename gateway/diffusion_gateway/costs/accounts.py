@@ -76,7 +76,7 @@ class Accounts:
         self._served: set[str] = set()
         self._check_budgets()
         for one in settings.endpoints:
-            self.metrics.held(self.tariff.machine(one), 0, 0.0)
+            self.metrics.held(self.tariff.machine(one), 0, 0.0, 1)
         prices = self.tariff.prices
         if prices is not None:
             after = prices.good_until + timedelta(days=1)
@@ -135,6 +135,8 @@ class Accounts:
     async def hold(self, quote: Quote, seconds: float, workers: int, entry: str) -> None:
         """Charges a machine's time, used or not, once for each `entry`."""
         now, nanos = self._clock(), quote.nanos(seconds)
+        # One that has no worker yet is held all the same.
+        workers = max(1, workers)
         usage = Usage(
             slot=slot_of(now),
             tenant=SERVICE,
@@ -144,10 +146,10 @@ class Accounts:
             purchase=quote.purchase,
             currency=quote.currency,
             nanos=nanos,
-            micros=round(seconds * max(1, workers) * 1e6),
+            micros=round(seconds * workers * 1e6),
         )
         if await self._store.charge(entry, usage, now):
-            self.metrics.held(quote, nanos, seconds)
+            self.metrics.held(quote, nanos, seconds, workers)
 
     async def check(self, tenant: str) -> None:
         """Raises `BudgetSpentError` where the tenant has spent a hard budget."""

@@ -39,6 +39,9 @@ class CostMetrics:
         self._held = self._counter(
             "held_machine_seconds", "Time for which machines answered", "machine", "purchase"
         )
+        self._held_devices = self._counter(
+            "held_device_seconds", "That time, by each of their workers", "machine", "purchase"
+        )
         self._limit = self._gauge(
             "budget_limit", "Of the period under way", "budget", "tenant", "currency"
         )
@@ -74,9 +77,10 @@ class CostMetrics:
         for tenant, bucket in product(tenants, buckets):
             self.charged(model, tenant, bucket, quote, 0, 0.0)
 
-    def held(self, quote: Quote, nanos: int, seconds: float) -> None:
-        """A machine answered for so long."""
+    def held(self, quote: Quote, nanos: int, seconds: float, workers: int) -> None:
+        """A machine answered for so long, and so many workers shared it."""
         self._held.labels(quote.machine, quote.purchase).inc(seconds)
+        self._held_devices.labels(quote.machine, quote.purchase).inc(seconds * workers)
         if quote.currency:
             tags = prometheus_labels(self._tags.of(_COMPONENT))
             self._held_cost.labels(
