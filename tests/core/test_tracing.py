@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from diffusion_core.errors import ConfigError, DeadlineError
 from diffusion_core.tracing import Traces, open_traces
@@ -83,6 +88,50 @@ def test_processes_share_a_file_of_lines(tmp_path: Path) -> None:
     spans = read(tmp_path / "traces" / "spans.jsonl")
     assert {span.service for span in spans} == {"one", "other"}
     assert only(spans, "request").parent == only(spans, "accept").id
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
+    """In the place of a collector, which is no package of Python's: reads OTLP's own messages."""
+    came: list[ExportTraceServiceRequest] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert (self.path, self.headers["Content-Type"]) == (
+                "/v1/traces",
+                "application/x-protobuf",
+            )
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            came.append(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1/traces", came
+        server.shutdown()
+        thread.join()
+
+
+def test_a_collector_gets_the_spans_as_otlp() -> None:
+    with collector() as (url, came):
+        traces = open_traces(url, "diffusion-gateway")
+        with traces.span("accept", CLIENT, model="emoji") as span:
+            span.failed("queue_full")
+        traces.close()
+    (resource,) = came[0].resource_spans
+    named = {one.key: one.value.string_value for one in resource.resource.attributes}
+    assert named["service.name"] == "diffusion-gateway"
+    (sent,) = resource.scope_spans[0].spans
+    _, trace, parent, _ = CLIENT.split("-")
+    assert (sent.name, sent.trace_id.hex(), sent.parent_span_id.hex()) == ("accept", trace, parent)
+    attributes = {one.key: one.value.string_value for one in sent.attributes}
+    assert attributes == {"diffusion.model": "emoji", "error.type": "queue_full"}
+    assert sent.status.message == "queue_full"
 
 
 @pytest.mark.parametrize("target", ["stdout", "file:", "console:x", "ftp://somewhere"])
