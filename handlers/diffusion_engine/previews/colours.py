@@ -60,8 +60,10 @@ class LatentPreview:
         """
         grid = as_grid(latents[None], height, width).float().cpu()
         squares = torch.nn.functional.conv2d(_bordered(grid), *self._to_bytes).clamp_(0, 255).byte()
-        picture = torch.nn.functional.pixel_shuffle(squares, self._edge)[0]
-        pixels: NDArray[np.uint8] = picture.permute(1, 2, 0).numpy()
+        # What pixel_shuffle does, and colours last: views, and one copy.
+        rows, columns = (self._edge * side for side in grid.shape[-2:])
+        parts = squares.reshape(3, self._edge, self._edge, *grid.shape[-2:]).permute(3, 1, 4, 2, 0)
+        pixels: NDArray[np.uint8] = parts.reshape(rows, columns, 3).numpy()
         return pixels
 
 

@@ -61,8 +61,10 @@ def foreseen(scheduler: Any) -> torch.Tensor | None:
         return notes.told
     alpha, sigma = _signal_and_noise(alphas, time)
     if kind == "v_prediction":
-        return alpha * sample - sigma * answer
-    return (sample - sigma * answer) / alpha if kind == "epsilon" and alpha else notes.told
+        return torch.sub(alpha * sample, answer, alpha=sigma)
+    if kind == "epsilon" and alpha:
+        return torch.sub(sample, answer, alpha=sigma) / alpha
+    return notes.told
 
 
 def _signal_and_noise(alphas: torch.Tensor, time: float) -> tuple[float, float]:
