@@ -312,7 +312,8 @@ type: install-dev ## Check types
 	@.venv/bin/mypy core costs gateway handlers scripts
 
 test: install-dev ## Run the tests but the long ones
-	@.venv/bin/pytest -m "not full"
+	@.venv/bin/pytest -m "not full and not system" -n auto --maxprocesses 4 --dist loadfile
+	@.venv/bin/pytest -m "not full and system"
 
 test-full: install-dev ## Run every test
 	@.venv/bin/pytest

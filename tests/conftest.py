@@ -12,3 +12,5 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 _profiles = tempfile.TemporaryDirectory(prefix="profiles-")
 atexit.register(_profiles.cleanup)
 os.environ["DIFFUSION_PROFILE_DIR"] = _profiles.name
+
+pytest_plugins = ["sameness"]

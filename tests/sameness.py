@@ -1,13 +1,22 @@
-"""How far pictures were from diffusers' own, collected over a test session."""
+"""How far pictures were from diffusers' own, collected over a test session: a plugin of pytest's.
+
+Where several processes run the tests, each tells what it compared to the one that reports.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from rig import Asked, apart, to_bytes
+import pytest
+
+if TYPE_CHECKING:
+    import torch
+    from rig import Asked
 
 
 class Row(NamedTuple):
@@ -29,6 +38,9 @@ class Sameness:
     def note(
         self, family: str, asked: Asked, mode: str, images: torch.Tensor, expected: torch.Tensor
     ) -> None:
+        # The process that only reports need not load torch.
+        from rig import apart, to_bytes
+
         same = (to_bytes(images) == to_bytes(expected)).all(dim=1)
         scheduler = asked.scheduler or "its own"
         largest = apart(images, expected)
@@ -66,3 +78,39 @@ class Sameness:
 
 def _share(rows: list[Row]) -> float:
     return sum(row.identical for row in rows) / sum(row.pixels for row in rows)
+
+
+_SAMENESS = pytest.StashKey[Sameness]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SAMENESS] = Sameness()
+
+
+@pytest.fixture
+def sameness(request: pytest.FixtureRequest) -> Sameness:
+    return request.config.stash[_SAMENESS]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["sameness"] = [tuple(row) for row in session.config.stash[_SAMENESS].rows]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    told = getattr(node, "workeroutput", {}).get("sameness", [])
+    node.config.stash[_SAMENESS].rows += [Row(*row) for row in told]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    kept = config.stash[_SAMENESS]
+    if not kept.rows:
+        return
+    terminalreporter.section("the same image: distance from diffusers' own pipeline")
+    for line in kept.table():
+        terminalreporter.write_line(line)
+    report = os.environ.get("SAME_IMAGE_REPORT")
+    if report:
+        Path(report).write_text(json.dumps(kept.document(), indent=1) + "\n")
