@@ -18,7 +18,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from archiving.fitting import fitted
 from archiving.naming import ArchiveFormat, require_name
+from archiving.pipeline import read_pipeline
 from archiving.settings import default_config
 from diffusion_core.errors import ConfigError
 from diffusion_core.model_config import parse_model_config
@@ -78,7 +80,7 @@ def main(
     hourly = _price(price, prices)
     bench = _bench(model, name, config, out, Plan(asked, names, 0, rounds), limit)
     known = catalogue(
-        parse_model_config(bench.document),
+        fitted(parse_model_config(bench.document), read_pipeline(model)),
         tiny_vae=tiny_vae,
         emoji=is_emoji(str(model)),
         unet=(model / "unet").is_dir(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from archiving import adapters, conditioning, origin, trial
 from archiving.archiver import staged_bytes, write_with_archiver
 from archiving.contents import Contents, collect
+from archiving.fitting import fitted
 from archiving.hashes import HashCache
 from archiving.linked import copied_bytes, write_linked
 from archiving.naming import ArchiveFormat, require_name
@@ -50,6 +51,7 @@ def build(order: Order, watcher: Watcher) -> Built:
     config = read_settings(order.config, order.mode)
     with workspace(order.store, order.name) as folder:
         pipeline = origin.resolve(order, folder, watcher)
+        config = fitted(config, pipeline)
         check_defaults(config, pipeline, str(order.config or "defaults"))
         check_feature_cache(config, pipeline, str(order.config or "defaults"))
         takes_images = pipeline.kind.takes_images

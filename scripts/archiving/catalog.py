@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -23,12 +24,17 @@ _SERVABLE = ("AUTO_TEXT2IMAGE_PIPELINES_MAPPING", "AUTO_INPAINT_PIPELINES_MAPPIN
 
 @dataclass(frozen=True)
 class PipelineClass:
-    """The signature of a diffusers pipeline class."""
+    """The signature of a diffusers pipeline class.
+
+    Attributes:
+        call_defaults: numbers that its call takes where nobody names one.
+    """
 
     name: str
     components: frozenset[str]
     required: frozenset[str]
     call_parameters: frozenset[str]
+    call_defaults: Mapping[str, float]
     takes_images: bool
 
 
@@ -134,31 +140,43 @@ def _read_class(name: str) -> PipelineClass:
         for node in ast.walk(ast.parse(file.read_bytes()))
         if isinstance(node, ast.ClassDef) and node.name == name
     )
-    parameters, required = _parameters(body, "__init__")
-    call, _ = _parameters(body, "__call__")
-    needed = required - _optional(body)
-    return PipelineClass(name, parameters, needed, call, _takes_images(name))
+    components = _parameters(body, "__init__")
+    needed = {part for part, default in components.items() if default is None}
+    call = _parameters(body, "__call__")
+    return PipelineClass(
+        name,
+        frozenset(components),
+        frozenset(needed) - _optional(body),
+        frozenset(call),
+        _numbers(call),
+        _takes_images(name),
+    )
 
 
 def _defines(file: Path, name: str) -> bool:
     return f"\nclass {name}(".encode() in file.read_bytes()
 
 
-def _parameters(body: list[ast.stmt], method: str) -> tuple[frozenset[str], frozenset[str]]:
-    """All of a method's parameters but self, and those of them without a default."""
+def _parameters(body: list[ast.stmt], method: str) -> dict[str, ast.expr | None]:
+    """A method's parameters but self, each with its default; None where it has none."""
     for node in body:
         if isinstance(node, ast.FunctionDef) and node.name == method:
             positional = [argument.arg for argument in node.args.args[1:]]
             keyword = [argument.arg for argument in node.args.kwonlyargs]
-            with_default = set(positional[len(positional) - len(node.args.defaults) :])
-            with_default |= {
-                name
-                for name, default in zip(keyword, node.args.kw_defaults, strict=True)
-                if default is not None
-            }
-            names = frozenset(positional + keyword)
-            return names, names - with_default
-    return frozenset(), frozenset()
+            without = len(positional) - len(node.args.defaults)
+            defaults = [*[None] * without, *node.args.defaults, *node.args.kw_defaults]
+            return dict(zip(positional + keyword, defaults, strict=True))
+    return {}
+
+
+def _numbers(parameters: Mapping[str, ast.expr | None]) -> dict[str, float]:
+    return {
+        name: default.value
+        for name, default in parameters.items()
+        if isinstance(default, ast.Constant)
+        and isinstance(default.value, int | float)
+        and not isinstance(default.value, bool)
+    }
 
 
 def _optional(body: list[ast.stmt]) -> frozenset[str]:

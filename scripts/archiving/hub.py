@@ -22,9 +22,10 @@ def download(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=_WANTED))
     except GatedRepoError:
-        reason = "its licence must be accepted on the hub first"
+        reason = "the hub's model of that name is gated: accept its licence there and set HF_TOKEN"
     except RepositoryNotFoundError:
-        reason = "the hub has no such model, or it is private"
+        reason = "the hub has no such model, or it is private and HF_TOKEN is not set"
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-        reason = "the hub cannot be reached; give a pipeline folder instead"
-    raise ConfigError(f"{model}: {reason}")
+        reason = "the hub, where it would be looked for next, cannot be reached"
+    # A folder that was misspelt looks like a hub id.
+    raise ConfigError(f"there is no folder {model}, and {reason}")

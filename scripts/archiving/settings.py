@@ -78,4 +78,11 @@ def check_defaults(config: ModelConfig, pipeline: Pipeline, source: str) -> None
     try:
         RequestSchema(capabilities, limits, config.handler.defaults)
     except ConfigError as error:
-        raise ConfigError(f"{source}: {error.message}", field=error.field) from None
+        hint = ""
+        if error.field in ("width", "height"):
+            width, height = capabilities.default_width, capabilities.default_height
+            hint = (
+                f" (the pipeline draws {width}×{height} where nothing else is said; set "
+                "handler.limits.min_size and max_size, or handler.defaults.width and height)"
+            )
+        raise ConfigError(f"{source}: {error.message}{hint}", field=error.field) from None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from archiving import origin
 from archiving.contents import HANDLER, MANIFEST, Contents, Entry, collect
+from archiving.fitting import fitted
 from archiving.hashes import HashCache, Progress
 from archiving.linked import copied_bytes, write_linked
 from archiving.naming import require_name
@@ -82,6 +83,7 @@ def write_repository(order: Order, watcher: Watcher) -> Written:
     config = read_settings(order.config, None)
     with workspace(order.store, order.name) as folder:
         pipeline = origin.resolve(order, folder, watcher)
+        config = fitted(config, pipeline)
         check_defaults(config, pipeline, str(order.config or "defaults"))
         contents = collect(order.name, order.version, pipeline, _of_mode(config, streams=False))
         streaming = collect(names.stream, order.version, pipeline, _of_mode(config, streams=True))

@@ -167,7 +167,8 @@ def test_a_hub_that_cannot_be_reached(
     build: Run, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    refuse(build(model="someone/some-model"), store, "someone/some-model", "hub")
+    told = "there is no folder models/mien, and the hub"
+    refuse(build(model="models/mien"), store, told, "cannot be reached")
 
 
 def test_source_date_epoch_must_be_a_number(
