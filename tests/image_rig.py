@@ -29,6 +29,13 @@ def instructions(dockerfile: Path) -> Iterator[tuple[str, str]]:
             yield word, rest.strip()
 
 
+def command_of(name: str) -> list[str]:
+    """What the image runs where nobody says otherwise, after its entry point."""
+    *_, last = (rest for word, rest in instructions(FOLDER / f"{name}.Dockerfile") if word == "CMD")
+    found: list[str] = json.loads(last)
+    return found
+
+
 class Image:
     """The last stage of a Dockerfile, laid out in `folder`."""
 
@@ -48,7 +55,7 @@ class Image:
                 self._copy(shlex.split(rest), work)
             elif word == "ENV":
                 self.variables |= dict(part.split("=", 1) for part in shlex.split(rest))
-            elif word in ("ENTRYPOINT", "CMD", "USER", "STOPSIGNAL"):
+            elif word in ("ENTRYPOINT", "USER", "STOPSIGNAL"):
                 self.settings[word] = rest
         self.work = self._inside(work)
 

@@ -44,4 +44,5 @@ USER 10001:10001
 EXPOSE 8080 8082
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "containers.serve"]
-CMD ["--models", "/etc/diffusion/models.json", "--cache", "/models"]
+# Of a model cache at /models, as containers.fetch fills it.
+CMD ["--models", "/etc/diffusion/models.json", "--cache", "/models/archives", "--used", "/models/used"]

@@ -10,10 +10,11 @@ import yaml
 
 from chart_rig import NAMESPACE, containers, file_of, needs_helm, of_kind, pods, rendered, the
 from cluster.chart import STARTS, Object
-from containers.models import read_models
+from containers.models import ARCHIVES, PROFILES, USED, read_models
 from diffusion_costs.prices import Prices
 from diffusion_costs.tags import KUBERNETES_PREFIX, Tags
 from diffusion_gateway.settings import read_settings
+from image_rig import command_of
 
 pytestmark = needs_helm
 
@@ -70,9 +71,13 @@ def test_weights_are_verified_before_anything_serves_them_and_then_read_only() -
     (fetching,) = pod["initContainers"]
     assert fetching["command"] == ["python", "-m", "containers.fetch"]
     served = container(pod, "torchserve")
-    assert {"name": "models", "mountPath": "/models", "subPath": "archives", "readOnly": True} in (
-        served["volumeMounts"]
-    )
+    # The image's own command, on the folders of the cache that the init container fills.
+    assert served["args"][:6] == command_of("worker")
+    cache = {one["subPath"]: one for one in served["volumeMounts"] if one["name"] == "models"}
+    assert {name: one["mountPath"] for name, one in cache.items()} == {
+        name: f"/models/{name}" for name in (ARCHIVES, USED, PROFILES)
+    }
+    assert [name for name, one in cache.items() if one.get("readOnly")] == [ARCHIVES]
     # Only what fetches has the storage's credentials.
     assert "envFrom" not in served
     assert "envFrom" in pool_pod("development", "pool-cpu")["initContainers"][0]

@@ -6,38 +6,60 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 import yaml
 from compose_spec import PyCompose
 
-from containers.models import read_models
+from containers.models import ARCHIVES, PROFILES, USED, Model, read_models
 from diffusion_gateway.settings import read_settings
-from image_rig import FOLDER
+from image_rig import FOLDER, command_of
 from served import ROOT
 
 FILE = FOLDER / "compose" / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
+GPU: dict[str, Any] = yaml.safe_load(FILE.with_name("compose.gpu.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 
 
-def interpolated(text: str) -> str:
-    """Variables at their defaults; those that must be given are."""
-    return re.sub(r"\$\{\w+(?::-([^}]*)|:\?[^}]*)\}", lambda found: found[1] or "given", text)
+VARIABLE = re.compile(r"\$\{(\w+)(?::-([^{}]*)|:\?[^{}]*)\}")
 
 
-def parse(**redis: Any) -> None:
+def interpolated(text: str, **given: str) -> str:
+    """Variables as given, or at their defaults; those that must be given are."""
+    while VARIABLE.search(text):
+        text = VARIABLE.sub(lambda found: given.get(found[1], found[2] or "given"), text)
+    return text
+
+
+def merged(below: Any, above: Any) -> Any:
+    """Two files of a composition, as far as mappings go: the later one's values count."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    both = {**below, **above}
+    return both | {name: merged(below[name], above[name]) for name in below.keys() & above.keys()}
+
+
+def parse(document: dict[str, Any] = COMPOSE, **redis: Any) -> None:
     """Takes the composition, with changes to a service, as the specification's own parser does."""
     # Extensions are anchors for the file's own use.
-    plain = {name: part for name, part in COMPOSE.items() if not name.startswith("x-")}
-    plain["services"] = {**SERVICES, "redis": {**SERVICES["redis"], **redis}}
+    plain = {name: part for name, part in document.items() if not name.startswith("x-")}
+    plain["services"] = merged(document["services"], {"redis": redis})
     PyCompose.from_yaml(interpolated(yaml.safe_dump(plain))).validate()
+
+
+def models_of(document: dict[str, Any], folder: Path, **given: str) -> dict[str, Model]:
+    """The models that a composition serves."""
+    path = folder / "models.json"
+    path.write_text(interpolated(document["configs"]["models"]["content"], **given))
+    return read_models(path)
 
 
 def test_it_is_a_composition() -> None:
     parse()
+    parse(merged(COMPOSE, GPU))
     for wrong in ({"portz": []}, {"read_only": "maybe"}, {"ports": ["a:b:c:d"]}):
         with pytest.raises(ValueError, match=r"services\.redis"):
             parse(**wrong)
@@ -92,12 +114,49 @@ def test_gateways_and_worker_take_what_they_are_told(
         assert (settings.role, len(settings.endpoints)) == (role, endpoints)
         assert settings.store_url == "redis://redis:6379/0"
         assert float(SERVICES[name]["stop_grace_period"].rstrip("s")) > settings.drain_s
-    models = tmp_path / "models.json"
-    text = COMPOSE["configs"]["models"]["content"]
-    models.write_text(text.replace("${ARCHIVE_SHA256:?what make archive printed}", "0" * 64))
-    assert read_models(models)["emoji"].source == "file:///source"
     # The worker is on TorchServe's loopback, where its settings' own default looks.
     assert SERVICES["worker"]["network_mode"] == "service:torchserve"
+
+
+def test_the_archive_is_the_one_that_was_named(tmp_path: Path) -> None:
+    digest = {"ARCHIVE_SHA256": "0" * 64}
+    (mount,) = (one for one in SERVICES["fetch-models"]["volumes"] if isinstance(one, dict))
+    for name, given in (("emoji", digest), ("sdxl", {**digest, "ARCHIVE_NAME": "sdxl"})):
+        found = models_of(COMPOSE, tmp_path, **given)
+        assert list(found) == [name]
+        assert found[name].source == f"file://{mount['target']}"
+        folder = (FILE.parent / interpolated(mount["source"], **given)).resolve()
+        assert folder == ROOT / "model_store" / name
+
+
+def test_on_gpus_torchserve_has_them_and_cudas_torch(tmp_path: Path) -> None:
+    served = merged(COMPOSE, GPU)["services"]["torchserve"]
+    cpu = SERVICES["torchserve"]
+    assert (cpu["build"]["args"]["DEVICE"], "deploy" in cpu) == ("cpu", False)
+    assert served["build"] == {**cpu["build"], "args": {"DEVICE": "cuda", "TORCH_INDEX": ""}}
+    assert served["image"] == cpu["image"].replace("-cpu", "")
+    (devices,) = served["deploy"]["resources"]["reservations"]["devices"]
+    assert (devices["driver"], devices["capabilities"]) == ("nvidia", ["gpu"])
+    # A registration for each GPU.
+    given = {"ARCHIVE_SHA256": "0" * 64, "ARCHIVE_NAME": "sdxl"}
+    for count in ({}, {"GPUS": "4"}):
+        found = models_of(GPU, tmp_path, **given, **count)
+        assert str(found["sdxl"].registrations) == interpolated(devices["count"], **count)
+        assert found["sdxl"].source == models_of(COMPOSE, tmp_path, **given)["sdxl"].source
+
+
+def test_archives_are_served_from_where_they_are_put() -> None:
+    fetching, serving = SERVICES["fetch-models"], SERVICES["torchserve"]
+    cache = PurePosixPath(fetching["command"][-1])
+    for service in (fetching, serving):
+        assert f"models:{cache}" in service["volumes"]
+    # Of the image's own, which one who runs it alone gets too.
+    assert "command" not in serving
+    assert command_of("worker")[2:] == [
+        "--cache", str(cache / ARCHIVES), "--used", str(cache / USED),
+    ]  # fmt: skip
+    assert serving["environment"]["DIFFUSION_PROFILE_DIR"] == str(cache / PROFILES)
+    assert command_of("worker")[1] == serving["configs"][0]["target"] == fetching["command"][1]
 
 
 def test_redis_keeps_what_was_accepted() -> None:

@@ -17,7 +17,7 @@ import requests
 
 from containers.requirements import EXTRAS, OF_GATEWAY, name_of
 from containers.requirements import requirements as lines_of
-from image_rig import FOLDER, Image, instructions
+from image_rig import FOLDER, Image, command_of, instructions
 from served import PNG, ROOT, build
 from serving.ports import free_base
 from tiny import save_tiny_stable_diffusion
@@ -67,8 +67,7 @@ def test_the_gateways_image_has_all_that_the_gateway_needs(tmp_path: Path) -> No
     places += "print(diffusion_core.__file__, diffusion_costs.__file__, f.__file__)"
     found = image.run(["python", "-c", places]).stdout
     assert [place.startswith(str(image.root)) for place in found.split()] == [True] * 3, found
-    config = json.loads(image.settings["CMD"])
-    assert (image.root / config[2].lstrip("/")).exists()
+    assert (image.root / command_of("gateway")[2].lstrip("/")).exists()
     assert image.files() == before
 
 
@@ -92,9 +91,13 @@ def test_a_model_is_fetched_and_served_and_everything_ends(tmp_path: Path) -> No
     fetched = gateway.run(fetch)
     assert fetched.returncode == 0, fetched.stdout
 
-    command = [*worker.entrypoint, "--models", str(models), "--cache", str(cache / "archives")]
+    # The image's own command, with its places on this machine.
+    places = {"/etc/diffusion/models.json": str(models)}
+    command = [*worker.entrypoint]
+    command += [
+        places.get(word, word.replace("/models", str(cache))) for word in command_of("worker")
+    ]
     command += ["--port", str(ports), "--run-folder", str(tmp_path / "run")]
-    command += ["--used", str(cache / "used")]
     log = tmp_path / "serve.log"
     with log.open("w") as output:
         serving = worker.start(command, stdout=output, stderr=subprocess.STDOUT)

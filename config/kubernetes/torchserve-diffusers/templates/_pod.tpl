@@ -49,14 +49,14 @@ containers:
     {{- $image := ternary $values.images.worker $values.images.workerCpu (gt (int $pool.gpus) 0) }}
     image: {{ include "diffusion.image" (dict "root" $root "image" $image) }}
     imagePullPolicy: {{ $image.pullPolicy }}
-    args: [--models, /etc/diffusion/models.json, --cache, /models, --used, /used, --listen, {{ ternary "127.0.0.1" "0.0.0.0" .fed | quote }}]
+    args: [--models, /etc/diffusion/models.json, --cache, /models/archives, --used, /models/used, --listen, {{ ternary "127.0.0.1" "0.0.0.0" .fed | quote }}]
     ports:
       {{- if not .fed }}
       - {name: http1, containerPort: 8080}
       {{- end }}
       - {name: metrics, containerPort: 8082}
     env:
-      - {name: DIFFUSION_PROFILE_DIR, value: /profiles}
+      - {name: DIFFUSION_PROFILE_DIR, value: /models/profiles}
       {{- with $values.checkpointKeySecret }}
       {{- if .name }}
       - name: DIFFUSION_CHECKPOINT_KEY
@@ -99,11 +99,11 @@ containers:
       {{- toYaml $resources | nindent 6 }}
     volumeMounts:
       - {name: config, mountPath: /etc/diffusion, readOnly: true}
-      - {name: models, mountPath: /models, subPath: archives, readOnly: true}
+      - {name: models, mountPath: /models/archives, subPath: archives, readOnly: true}
       # Which archives are in use, so that no other pod removes them.
-      - {name: models, mountPath: /used, subPath: used}
+      - {name: models, mountPath: /models/used, subPath: used}
       # t(b) as measured, so that the next pod of this kind is READY sooner.
-      - {name: models, mountPath: /profiles, subPath: profiles}
+      - {name: models, mountPath: /models/profiles, subPath: profiles}
       - {name: run, mountPath: /run/torchserve}
       - {name: tmp, mountPath: /tmp}
       - {name: shared-memory, mountPath: /dev/shm}
