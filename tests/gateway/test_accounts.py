@@ -6,6 +6,7 @@ import csv
 import sys
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -249,6 +250,28 @@ async def test_machines_are_charged_once_a_turn_by_whichever_gateway(
     await loops[0].turn()
     rows = [one for one in await sqlite_store.usage(0, 1 << 40) if one.bucket == "held"]
     assert [row.slot for row in rows] == [int(clock.now // 900)]
+
+
+async def test_what_answers_on_loopback_is_another_machine_on_each_host(
+    tmp_path: Path, sqlite_store: SqliteStore
+) -> None:
+    clock, registry = Clock(), CollectorRegistry()
+    made = accounts(tmp_path, sqlite_store, clock, registry)
+    for host, address, pool in (
+        ("pod-1", "http://127.0.0.1:8080", "on-demand"),
+        ("pod-2", "http://127.0.0.1:8080", "on-demand"),
+        # Two gateways of one host agree, and so do all about an address that all can reach.
+        ("pod-2", "http://127.0.0.1:8080", "on-demand"),
+        ("pod-3", "http://localhost:8080", "spot"),
+        ("pod-1", "http://10.0.0.1:8080", "spot"),
+        ("pod-2", "http://10.0.0.1:8080", "spot"),
+    ):
+        one = endpoint(inference=address, pool=pool)
+        loop = Holding(made, sqlite_store, partial(list, [one]), 1000.0, clock, partial(str, host))
+        await loop.turn()
+    for purchase in ("on_demand", "spot"):
+        seconds = told(registry, "held_machine_seconds_total", machine="gpu", purchase=purchase)
+        assert seconds == 2 * TURN_S
 
 
 def test_spending_follows_what_is_of_use() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from diffusion_core.errors import ServingError
 from diffusion_gateway.costs.accounts import Accounts
@@ -26,6 +29,7 @@ class Holding:
 
     Args:
         clock: seconds since 1970. If it jumps back, what was charged is not charged again.
+        host: tells this machine's name, or its pod's.
     """
 
     def __init__(
@@ -35,12 +39,14 @@ class Holding:
         endpoints: Callable[[], Iterable[Endpoint]],
         lifetime_s: float,
         clock: Callable[[], float] = time.time,
+        host: Callable[[], str] = socket.gethostname,
     ) -> None:
         self._accounts = accounts
         self._store = store
         self._endpoints = endpoints
         self._lifetime_s = lifetime_s
         self._clock = clock
+        self._host = host
         self._forgot_at = 0.0
 
     async def run(self) -> None:
@@ -61,9 +67,23 @@ class Holding:
                 continue
             quote = self._accounts.tariff.machine(endpoint.settings)
             workers = sum(one.known.workers for one in endpoint.registrations.values())
-            entry = f"held/{endpoint.settings.inference}/{number}"
+            where = _everywhere(endpoint.settings.inference, self._host())
+            entry = f"held/{where}/{number}"
             await self._accounts.hold(quote, TURN_S, workers, entry)
         await self._accounts.show_budgets()
         if now - self._forgot_at > _FORGET_EVERY_S:
             self._forgot_at = now
             await self._store.forget_usage(slot_of(now - self._lifetime_s))
+
+
+def _everywhere(address: str, host: str) -> str:
+    """An endpoint's address as all gateways of a store would have to write it: a loopback address
+    is another machine on each host, and each pod."""
+    return f"{host}/{address}" if _is_loopback(urlsplit(address).hostname or "") else address
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
