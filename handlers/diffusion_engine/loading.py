@@ -244,6 +244,6 @@ def _enable_xformers(pipeline: Any) -> None:
         pipeline.enable_xformers_memory_efficient_attention()
     except ImportError:
         raise ConfigError(
-            "handler.attention: xformers is set but not installed: pip install "
-            "'torchserve-diffusers[cuda]'"
+            "handler.attention: xformers is set but not installed: run "
+            "`python3 scripts/install.py cuda` where its worker is"
         ) from None

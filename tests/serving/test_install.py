@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +46,29 @@ def test_a_stamp_covers_what_was_installed_and_no_more(
     stamp = tmp_path / name
     stamp.write_text(content)
     assert install.covers(stamp, extras, "now") is covered
+
+
+def test_what_texts_say_of_extras_can_be_done() -> None:
+    setup = ConfigParser(interpolation=None)
+    setup.read(install.ROOT / "setup.cfg")
+    extras = setup["options.extras_require"].keys()
+    told = set()
+    for path in texts():
+        text = path.read_text(encoding="utf-8")
+        # Under that name nothing of this project is on an index.
+        assert "torchserve-diffusers[" not in text, path
+        for words in re.findall(r"scripts/install\.py((?: [a-z]+)+)", text):
+            assert set(words.split()) <= extras, f"{path}:{words}"
+            told |= set(words.split())
+    assert {"cuda", "edge", "optimize", "triton", "tracing"} <= told
+
+
+def texts() -> Iterator[Path]:
+    """What people read: pages, settings, and sources, whose errors they meet."""
+    yield from (install.ROOT / name for name in ("README.md", "Makefile"))
+    for folder in ("docs", "config", "core", "costs", "gateway", "handlers", "scripts"):
+        for suffix in ("md", "yaml", "py"):
+            yield from (install.ROOT / folder).rglob(f"*.{suffix}")
 
 
 def test_an_interrupted_install_leaves_no_stamp(

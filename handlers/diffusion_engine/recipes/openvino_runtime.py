@@ -149,7 +149,7 @@ def _openvino() -> Any:
         import openvino
     except ImportError:
         raise ConfigError(
-            "handler.optimization.runtime: openvino is not installed: pip install "
-            "'torchserve-diffusers[edge]'"
+            "handler.optimization.runtime: openvino is not installed: run "
+            "`python3 scripts/install.py edge` where its worker is"
         ) from None
     return openvino

@@ -81,7 +81,7 @@ def _torchao() -> Any:
             import torchao.quantization as ao
     except ImportError:
         raise ConfigError(
-            "handler.optimization.quantization: torchao is not installed: pip install "
-            "'torchserve-diffusers[optimize]'"
+            "handler.optimization.quantization: torchao is not installed: run "
+            "`python3 scripts/install.py optimize` where its worker is"
         ) from None
     return ao
