@@ -11,7 +11,6 @@ import typer
 from diffusion_costs.bills.settings import BillSettings
 from diffusion_costs.calendar import Calendar
 from diffusion_costs.documents import read_document
-from diffusion_costs.prices import Prices
 from diffusion_costs.review.metering import write_meters
 from diffusion_costs.review.readings import PrometheusError, Readings
 from serving.cli import ROOT, console, program, run, step
@@ -26,23 +25,15 @@ def main(
     first: Annotated[str, typer.Option("--from", help="First day, YYYY-MM-DD; the last's.")] = "",
     last: Annotated[str, typer.Option("--to", help="Last day; yesterday.")] = "",
     prometheus: Annotated[str, typer.Option(help="Its URL.")] = "http://127.0.0.1:9090",
-    config: Annotated[Path, typer.Option(help="Folder of bills.yaml and prices.yaml.")] = (
-        ROOT / "config"
-    ),
+    config: Annotated[Path, typer.Option(help="Folder of bills.yaml.")] = ROOT / "config",
     out: Annotated[Path, typer.Option(help="Folder of the tables.")] = ROOT / "run" / "meters",
 ) -> None:
     """Writes charged.csv, held.csv and served.csv."""
     chosen = period(first, last, date.today() - timedelta(days=1), days=1)
     settings = read_document(config / "bills.yaml", BillSettings)
-    machines = Prices.read(config / "prices.yaml").machines
-
-    def devices(machine: str) -> int:
-        return max(machines[machine].accelerators, 1) if machine in machines else 1
-
     try:
         with step("asking Prometheus"):
-            readings = Readings(prometheus, Calendar(settings.zone), devices)
-            meters = readings.meters(chosen)
+            meters = Readings(prometheus, Calendar(settings.zone)).meters(chosen)
     except PrometheusError as error:
         raise Trouble(str(error)) from None
     if not meters.held:

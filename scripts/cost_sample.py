@@ -180,11 +180,10 @@ def _meters(
     held: list[Held] = []
     served: list[Served] = []
     for day in days:
-        held += [
-            Held(day.day, MACHINE, purchase, 86400.0 * count)
-            for purchase, count in day.devices.items()
-        ]
-        held.append(Held(day.day, MACHINE, "on_demand", 86400.0 * day.staging))
+        for purchase, count in [*day.devices.items(), ("on_demand", day.staging)]:
+            # One worker a machine: its time is the machine's.
+            seconds = 86400.0 * count
+            held.append(Held(day.day, MACHINE, purchase, seconds, seconds))
         lab = 3.0 if day.day == RUNAWAY else 1.0
         for model, share in MODELS.items():
             images = int(day.images * share)

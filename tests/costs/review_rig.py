@@ -40,9 +40,15 @@ def days(count: int, first: date = FIRST) -> list[date]:
 
 
 def meters(
-    day: date, held_h: float = 24, images: int = 1000, requests: int = 500, **used_h: float
+    day: date,
+    held_h: float = 24,
+    images: int = 1000,
+    requests: int = 500,
+    workers: int = 1,
+    **used_h: float,
 ) -> Meters:
-    """A day of one machine; `used_h`: hours by tenant, or by bucket where it is no tenant's."""
+    """A day of one machine, `held_h` by so many workers together; `used_h`: hours by tenant, or
+    by bucket where it is no tenant's."""
     charged = [
         Charged(day, "m", "_service", name, hours * 3600)
         if name in ("failed", "lost", "repeated")
@@ -51,7 +57,7 @@ def meters(
     ]
     return Meters(
         tuple(charged),
-        (Held(day, "a10g", "on_demand", held_h * 3600),),
+        (Held(day, "a10g", "on_demand", held_h * 3600, held_h * 3600 / workers),),
         (Served(day, "m", requests, images, 2.0, 9.0),),
     )
 

@@ -102,12 +102,12 @@ def test_the_bill_beside_the_meters_through_a_price_change() -> None:
         }
     )
     found = bill(charge(day, 50) for day in days(2))
-    both = joined(*(meters(day) for day in days(2)))
+    # Four workers share the machine, whatever accelerators it has.
+    both = joined(*(meters(day, held_h=96, workers=4) for day in days(2)))
     told = explained(
         found, both, Period(*days(2)), WORKER, lambda held: hourly(prices, found, held)
     )
-    # A device is half of the machine: 24 hours at 1.00, then 24 at 1.50.
-    assert (told.billed, told.metered, told.difference) == (100, 60, 40)
+    assert (told.billed, told.metered, told.difference) == (100, 48 + 72, -20)
     unknown = explained(found, both, DAY, WORKER, lambda held: None)
     assert (unknown.metered, unknown.unpriced) == (0, ("a10g (on_demand)",))
 
@@ -153,4 +153,11 @@ def test_meters_that_are_not_there(tmp_path: Path) -> None:
     write_meters(tmp_path, meters(FIRST, lab=1))
     (tmp_path / "held.csv").write_text("day,machine\n")
     with pytest.raises(MeteringError, match="its columns must be day, machine, purchase"):
+        read_meters(tmp_path)
+
+
+def test_meters_of_an_older_version_say_what_they_lack(tmp_path: Path) -> None:
+    write_meters(tmp_path, meters(FIRST, lab=1))
+    (tmp_path / "held.csv").write_text("day,machine,purchase,device_seconds\n")
+    with pytest.raises(MeteringError, match="without machine_seconds now; make cost-meters"):
         read_meters(tmp_path)

@@ -50,14 +50,18 @@ def exposition() -> str:
             # Appears on the second day, while others have been there.
             counter(f"{charged}_total", 'model="m",tenant="b",bucket="used"', 10, since=1800),
         ],
-        "diffusion_gateway_held_machine_seconds": [
-            counter(
-                "diffusion_gateway_held_machine_seconds_total",
-                f'machine="big",purchase="spot",instance="{one}"',
-                30,
-            )
-            for one in ("1", "2")
-        ],
+        **{
+            f"diffusion_gateway_held_{what}_seconds": [
+                counter(
+                    f"diffusion_gateway_held_{what}_seconds_total",
+                    f'machine="big",purchase="spot",instance="{one}"',
+                    each,
+                )
+                for one in ("1", "2")
+            ]
+            # Three workers share each machine.
+            for what, each in (("machine", 30), ("device", 90))
+        },
         "diffusion_requests": [
             counter("diffusion_requests_total", 'model="m",status="completed"', 2),
             counter("diffusion_requests_total", 'model="m",status="failed"', 5),
@@ -103,7 +107,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def meters(prometheus: str) -> Meters:
-    return Readings(prometheus, Calendar(ZoneInfo("UTC")), lambda machine: 4).meters(DAYS)
+    return Readings(prometheus, Calendar(ZoneInfo("UTC"))).meters(DAYS)
 
 
 def test_growth_by_day_through_fresh_starts_and_gaps(meters: Meters) -> None:
@@ -115,9 +119,11 @@ def test_growth_by_day_through_fresh_starts_and_gaps(meters: Meters) -> None:
     assert used["b", 3] == pytest.approx((50 * 60 - 1800) * 10, rel=0.01)
 
 
-def test_machines_of_several_gateways_and_devices(meters: Meters) -> None:
+def test_machines_of_several_gateways_and_their_workers(meters: Meters) -> None:
     assert {(one.machine, one.purchase) for one in meters.held} == {("big", "spot")}
-    assert seconds(meters.held) == pytest.approx(2 * 2 * 24 * 60 * 30 * 4, rel=0.01)
+    machines = sum(one.machine_seconds for one in meters.held)
+    assert machines == pytest.approx(2 * 2 * 24 * 60 * 30, rel=0.01)
+    assert seconds(meters.held) == pytest.approx(3 * machines)
 
 
 def test_requests_images_and_latencies(meters: Meters) -> None:
@@ -128,6 +134,6 @@ def test_requests_images_and_latencies(meters: Meters) -> None:
 
 
 def test_what_prometheus_says_is_told() -> None:
-    readings = Readings("http://127.0.0.1:9", Calendar(ZoneInfo("UTC")), lambda machine: 1)
+    readings = Readings("http://127.0.0.1:9", Calendar(ZoneInfo("UTC")))
     with pytest.raises(PrometheusError, match=r"127\.0\.0\.1:9"):
         readings.meters(DAYS)

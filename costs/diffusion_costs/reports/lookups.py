@@ -24,13 +24,12 @@ def exchange(prices: Prices, currency: str) -> Callable[[str, date], Decimal]:
 
 
 def hourly(prices: Prices, bill: Bill, held: Held) -> Decimal | None:
-    """What an hour of one device of a machine costs on the day; None: the table does not say."""
+    """What an hour of a machine costs on the day; None: the table does not say."""
     try:
         price = prices.hourly(held.machine, Purchase(held.purchase), _noon(held.day))
     except (ConfigError, ValueError):
         return None
-    devices = max(prices.machines[held.machine].accelerators, 1)
-    return prices.convert(price, bill.currency, _noon(held.day)).amount / devices
+    return prices.convert(price, bill.currency, _noon(held.day)).amount
 
 
 def _noon(day: date) -> datetime:

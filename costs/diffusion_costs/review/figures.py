@@ -13,7 +13,7 @@ from diffusion_costs.review.metering import BUCKETS, Held, Meters, seconds
 
 Amounts = dict[str, Decimal]
 Price = Callable[[Held], Decimal | None]
-"""What a device-hour of a row costs by the price table; None: the table does not hold it."""
+"""What a machine-hour of a row costs by the price table; None: the table does not hold it."""
 
 _ZERO = Decimal(0)
 
@@ -42,9 +42,9 @@ class UnitCosts:
     """What one of something costs; None where there was none of it.
 
     workers: the cost of the machines that hold the devices. device_hours: for which devices were
-    held. busy_hours: for which they worked, for whomever. idle: the part of `workers` that nobody
-    used. buckets: `workers` by what the time went to, idle too; adds up to `workers` where meters
-    are complete.
+    held, one for each worker on a machine. busy_hours: for which they worked, for whomever. idle:
+    the part of `workers` that nobody used. buckets: `workers` by what the time went to, idle too;
+    adds up to `workers` where meters are complete.
     """
 
     total: Decimal
@@ -194,7 +194,7 @@ def explained(
         if hourly is None:
             unpriced.add(f"{row.machine} ({row.purchase})")
         else:
-            metered += hourly * Decimal(row.device_seconds) / 3600
+            metered += hourly * Decimal(row.machine_seconds) / 3600
     billed = sum(
         (bill.amount(one) for one in charges_in(bill, period) if is_worker(one, component)), _ZERO
     )

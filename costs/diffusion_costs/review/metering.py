@@ -32,12 +32,17 @@ class Charged:
 
 @dataclass(frozen=True)
 class Held:
-    """Device-seconds of a day for which machines were held, used or not."""
+    """Time of a day for which machines were held, used or not.
+
+    device_seconds: of their workers, each of which `Charged` counts by itself. machine_seconds: of
+    the machines, however many workers share one; a part of a machine counts as that part.
+    """
 
     day: date
     machine: str
     purchase: str
     device_seconds: float
+    machine_seconds: float
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "day": (date.fromisoformat, "a date, YYYY-MM-DD"),
     "bucket": (_bucket, f"one of {', '.join(BUCKETS)}"),
     "device_seconds": (_amount, "a number from 0"),
+    "machine_seconds": (_amount, "a number from 0"),
     "median_s": (_amount, "a number from 0"),
     "p99_s": (_amount, "a number from 0"),
     "requests": (_count, "a whole number from 0"),
@@ -165,8 +171,13 @@ def _lines(path: Path, names: list[str]) -> Iterator[tuple[str, dict[str, str]]]
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, restkey="")
-            if sorted(reader.fieldnames or ()) != sorted(names):
-                raise MeteringError(f"{path}: its columns must be {', '.join(names)}")
+            found = reader.fieldnames or ()
+            if sorted(found) != sorted(names):
+                missing = [name for name in names if name not in found]
+                told = f" (without {', '.join(missing)} now; make cost-meters writes it)"
+                raise MeteringError(
+                    f"{path}: its columns must be {', '.join(names)}{told if missing else ''}"
+                )
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if "" in row or None in row.values():

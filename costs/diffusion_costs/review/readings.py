@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
@@ -17,7 +17,8 @@ from diffusion_costs.review.figures import Period
 from diffusion_costs.review.metering import Charged, Held, Meters, Served
 
 CHARGED = "diffusion_gateway_charged_device_seconds_total"
-HELD = "diffusion_gateway_held_machine_seconds_total"
+MACHINES = "diffusion_gateway_held_machine_seconds_total"
+DEVICES = "diffusion_gateway_held_device_seconds_total"
 REQUESTS = 'diffusion_requests_total{status="completed"}'
 IMAGES = "diffusion_gateway_images_total"
 LATENCY = 'diffusion_gateway_phase_duration_seconds_bucket{phase="whole"}'
@@ -35,30 +36,35 @@ class PrometheusError(Exception):
 
 @dataclass(frozen=True)
 class Readings:
-    """A Prometheus, asked for days of a calendar. devices: how many a machine holds, by its name in
-    the price table."""
+    """A Prometheus, asked for days of a calendar."""
 
     url: str
     calendar: Calendar
-    devices: Callable[[str], int]
 
     def meters(self, period: Period) -> Meters:
         """The tables of `period`."""
         charged = self._growth(CHARGED, ("model", "tenant", "bucket"), period)
-        held = self._growth(HELD, ("machine", "purchase"), period)
         return Meters(
             tuple(
                 Charged(day, model, tenant, bucket, grown)
                 for (model, tenant, bucket), days in charged.items()
                 for day, grown in days.items()
             ),
-            tuple(
-                Held(day, machine, purchase, grown * self.devices(machine))
-                for (machine, purchase), days in held.items()
-                for day, grown in days.items()
-            ),
+            tuple(self._held(period)),
             tuple(self._served(period)),
         )
+
+    def _held(self, period: Period) -> Iterator[Held]:
+        machines = self._growth(MACHINES, ("machine", "purchase"), period)
+        devices = self._growth(DEVICES, ("machine", "purchase"), period)
+        if machines and not devices:
+            raise PrometheusError(
+                f"{self.url}: has {MACHINES} of these days and no {DEVICES}: the gateways are older"
+            )
+        for (machine, purchase), days in machines.items():
+            workers = devices.get((machine, purchase), {})
+            for day, grown in days.items():
+                yield Held(day, machine, purchase, workers.get(day, 0.0), grown)
 
     def _served(self, period: Period) -> Iterator[Served]:
         answered = self._growth(REQUESTS, ("model",), period)
