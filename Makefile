@@ -209,10 +209,10 @@ down: ## End the monitoring, the gateway, which hands back what it holds, and To
 	@if ls .venv 2>/dev/null | grep -Eq '^installed-.*(gateway|dev|bench)'; then \
 		$(RUN) scripts/gateway.py down; else echo "The gateway was not running."; fi
 
-keys: python ## List API keys, make one for TENANT=, or end REVOKE=<key id>; REDIS_URL=
+keys: python ## List API keys, make one for TENANT=, or end REVOKE=<key id>; REDIS_URL=, CONFIG=
 	@$(PYTHON) scripts/install.py gateway
 	@$(RUN) scripts/gateway.py keys $(call option,--tenant,TENANT) $(call option,--revoke,REVOKE) \
-		$(call option,--redis-url,REDIS_URL)
+		$(call option,--redis-url,REDIS_URL) $(call option,--config,CONFIG)
 
 triton-repo: install ## Write a Triton model repository; MODEL=, NAME=, OUT=<repository>, VERSION=<number>, CONFIG=, FORCE=1
 	@$(RUN) scripts/triton_repo.py --model '$(MODEL)' --name '$(NAME)' \

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from diffusion_core.errors import ConfigError, ServingError
 from diffusion_gateway.settings import GatewaySettings, read_settings
-from diffusion_gateway.stores import open_keys, open_usage
+from diffusion_gateway.stores import open_keys, open_usage, store_shown
 from diffusion_gateway.tenants import Tenants, TenantSettings, tenant_settings
 
 T = TypeVar("T")
@@ -129,7 +129,7 @@ def create_key(
     max_active: Annotated[int | None, typer.Option(help="Unfinished jobs.")] = None,
     cache: Annotated[bool, typer.Option(help="Results may come from the cache.")] = True,
 ) -> None:
-    """Makes a key and prints it, once: only its hash is kept."""
+    """Makes a key and prints it, once: only its hash is kept, in the store of these settings."""
     given = {
         "weight": weight,
         "requests_per_second": requests_per_second,
@@ -141,7 +141,9 @@ def create_key(
 
     async def create(tenants: Tenants) -> str:
         record, key = await tenants.create(tenant, bounds)
-        Console(stderr=True).print(f"Key {record.id} of {tenant}:", highlight=False)
+        place = store_shown(read_settings(config).store_url)
+        told = f"Key {record.id} of {tenant}, kept in {place}:"
+        Console(stderr=True, soft_wrap=True).print(told, markup=False, highlight=False)
         return key
 
     print(_with_tenants(config, create))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -72,7 +73,7 @@ class GatewaySettings(BaseModel):
     port: int = Field(8000, ge=0, le=65535)
     role: Literal["all", "api", "worker"] = "all"
     auth: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = "auto"
-    """auto: on unless `host` is a loopback address."""
+    """auto: on unless `host`, and `public_url` where there is one, are loopback addresses."""
     public_url: str | None = None
     """Base of the links that clients get; None: as they asked."""
     allowed_origins: tuple[str, ...] = ()
@@ -162,7 +163,10 @@ class GatewaySettings(BaseModel):
     @property
     def authenticates(self) -> bool:
         """Whether requests need an API key."""
-        return self.auth == "on" or (self.auth == "auto" and self.host not in _LOOPBACK)
+        if self.auth != "auto":
+            return self.auth == "on"
+        public = self.public_url and urlsplit(self.public_url).hostname
+        return any(host and host not in _LOOPBACK for host in (self.host, public))
 
 
 def read_settings(path: Path | None, overrides: dict[str, Any] | None = None) -> GatewaySettings:

@@ -105,7 +105,7 @@ async def test_without_keys_only_loopback_names_are_answered(tmp_path):
 
 
 async def test_the_public_name_is_answered_too(tmp_path):
-    made = make_gateway(tmp_path, public_url="https://pictures.example/api/")
+    made = make_gateway(tmp_path, auth="off", public_url="https://pictures.example/api/")
     async with made as gateway, client_of(gateway) as client:
         headers = {"host": "pictures.example", "origin": "https://pictures.example"}
         answer = await submit(client, headers)

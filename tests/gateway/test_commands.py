@@ -18,6 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from diffusion_gateway.stores import store_shown
 from fake_torchserve import Asked, draw, faked
 from serving.ports import free_port
 
@@ -95,6 +96,7 @@ def test_keys_are_made_listed_and_revoked(command, tmp_path):
     key = made.stdout.strip()
     assert re.fullmatch(r"td_[\w-]{43}", key)
     (identifier,) = re.findall(r"Key (\w+) of shop", made.stderr)
+    assert f"kept in sqlite:{tmp_path}/jobs.sqlite" in made.stderr
     listed = command("keys", "list").stdout
     assert identifier in listed
     assert '{"weight": 2.0, "max_active": 10}' in listed
@@ -102,6 +104,18 @@ def test_keys_are_made_listed_and_revoked(command, tmp_path):
     assert (tmp_path / "jobs.sqlite").stat().st_mode & 0o077 == 0
     assert command("keys", "revoke", identifier).returncode == 0
     assert identifier not in command("keys", "list").stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:/srv/jobs.sqlite", "sqlite:/srv/jobs.sqlite"),
+        ("sqlite:jobs.sqlite", f"sqlite:{Path.cwd()}/jobs.sqlite"),
+        ("rediss://:secret@redis:6379/0?password=secret", "rediss://redis:6379/0"),
+    ],
+)
+def test_a_store_is_shown_without_its_password(url, shown):
+    assert store_shown(url) == shown
 
 
 @pytest.mark.parametrize(

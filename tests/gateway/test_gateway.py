@@ -108,7 +108,7 @@ async def test_a_gateway_that_drains_is_not_ready_and_still_answers(tmp_path):
 
 
 async def test_the_document_of_a_webhook_has_public_links(tmp_path):
-    made = make_gateway(tmp_path, public_url="https://pictures.example/")
+    made = make_gateway(tmp_path, auth="off", public_url="https://pictures.example/")
     async with made as gateway, client_of(gateway, host="pictures.example") as client:
         job_id = (await client.post("/generate", json={"prompt": "x"})).json()["job_id"]
         document = await gateway.document(await gateway.store.get(job_id))

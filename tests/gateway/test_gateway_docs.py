@@ -14,16 +14,23 @@ import diffusion_gateway.api.app  # noqa: F401 - its errors are to be known
 from diffusion_core.errors import ServingError
 from diffusion_gateway.__main__ import app
 from diffusion_gateway.settings import EndpointSettings, GatewaySettings, read_settings
+from serving.cli import RUN_FOLDER
+from serving.server import Server
+from serving.settings import client_url
+from serving.settings import read_settings as read_properties
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/gateway.md").read_text()
 LOCAL = ROOT / "config/gateway.yaml"
 PRODUCTION = ROOT / "config/gateway-production.yaml"
+WORKER = ROOT / "config/gateway-worker.yaml"
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GATEWAY_PORT", raising=False)
+    monkeypatch.setenv("TLS_CERTIFICATE", "certificate.pem")
+    monkeypatch.setenv("TLS_PRIVATE_KEY", "key.pem")
 
 
 def section(title: str) -> str:
@@ -49,17 +56,32 @@ def test_the_local_file_names_every_setting_at_its_default():
 
 
 def test_every_setting_of_the_files_has_a_reason():
-    for path in (LOCAL, PRODUCTION):
+    for path in (LOCAL, PRODUCTION, WORKER):
         blocks = re.split(r"\n\s*\n", path.read_text())
         bare = [block for block in blocks if not block.lstrip().startswith("#")]
         assert bare == [], path
 
 
-def test_the_production_file_holds_and_asks_for_keys():
-    settings = read_settings(PRODUCTION)
-    assert settings.authenticates
-    assert settings.webhook_secret is None
-    assert {endpoint.pool for endpoint in settings.endpoints} == {"on-demand", "spot"}
+def test_the_files_for_several_machines_belong_together():
+    api, worker = read_settings(PRODUCTION), read_settings(WORKER)
+    assert (api.role, api.endpoints, worker.role) == ("api", (), "worker")
+    for settings in (api, worker):
+        assert settings.authenticates
+        assert settings.webhook_secret is None
+    for name in (
+        *("store_url", "results_url", "results_signed"),
+        *("prices_file", "tags_file", "budgets_file"),
+    ):
+        assert getattr(api, name) == getattr(worker, name), name
+
+
+def test_the_worker_asks_the_torchserve_that_stands_beside_it():
+    (endpoint,) = read_settings(WORKER).endpoints
+    profile = read_properties(ROOT / "config/production.properties")
+    assert endpoint.management == profile["management_address"]
+    assert endpoint.inference == client_url(profile["inference_address"])
+    # TorchServe writes it to the folder that `make serve` runs it in.
+    assert endpoint.key_file == Server(RUN_FOLDER).keys.relative_to(ROOT)
 
 
 def subclasses(kind: type[ServingError]) -> list[type[ServingError]]:
@@ -89,7 +111,7 @@ def options(command: Any) -> list[str]:
 
 
 def test_links_within_the_document_lead_somewhere():
-    titles = re.findall(r"^## (.+)$", DOCUMENT, flags=re.MULTILINE)
+    titles = re.findall(r"^###? (.+)$", DOCUMENT, flags=re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
     assert set(re.findall(r"\(#([\w-]+)\)", DOCUMENT)) <= anchors
     for target in re.findall(r"\]\(((?!https?:|#)[^)]+)\)", DOCUMENT):

@@ -1,4 +1,5 @@
-"""Pages of other sites: a browser says whose page asks, and only known ones are answered."""
+"""Who may ask without a key, and from which pages: a browser says whose page it is, and only known
+ones are answered; what a proxy passed on comes from anywhere."""
 
 from __future__ import annotations
 
@@ -13,16 +14,33 @@ from diffusion_gateway.settings import GatewaySettings
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
+_OF_PROXIES = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"}
+    | {b"x-real-ip"}
+)
+"""What proxies add and clients do not."""
+_OLD = "1.0"
+"""The version of HTTP that nginx speaks to what is behind it unless it is told otherwise. It adds
+no header then and sends the address that it asks as `Host`; clients of today speak 1.1."""
+
 
 class Origins:
-    """Refuses requests from pages of other origins, and where no key is asked for, requests to
-    names that are not this machine's: a page whose name was pointed at a loopback address (DNS
-    rebinding) would count as the gateway's own."""
+    """Refuses requests from pages of other origins, and where no key is asked for, what does not
+    come from this machine:
+
+    - requests to other names: a page whose name was pointed at a loopback address (DNS rebinding)
+      would count as the gateway's own;
+    - requests that a proxy passed on: it listens where others reach it. Where keys are off by
+      `auth: off` and `public_url` is set, the proxy is meant, and asks who is there itself.
+    """
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._app = app
         self._allowed = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
         self._hosts: frozenset[str] | None = None
+        self._proxied = settings.authenticates or (
+            settings.auth == "off" and settings.public_url is not None
+        )
         if settings.public_url is not None:
             parts = urlsplit(settings.public_url.lower())
             self._allowed.add(f"{parts.scheme}://{parts.netloc}")
@@ -41,11 +59,21 @@ class Origins:
 
     def _refusal(self, scope: Scope) -> ServingError | None:
         host = origin = ""
+        proxy = "HTTP/1.0" if scope.get("http_version") == _OLD else ""
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value.decode("latin-1").lower()
             elif name == b"origin":
                 origin = value.decode("latin-1").lower()
+            elif name in _OF_PROXIES:
+                proxy = name.decode("ascii").title()
+        if proxy and not self._proxied:
+            return ForbiddenError(
+                f"{proxy}: as of a proxy, which others reach, and this gateway asks nobody for a "
+                "key: set auth to on, and public_url to the proxy's address; or auth to off and "
+                "public_url, where the proxy itself asks who is there",
+                field=proxy,
+            )
         if self._hosts is not None and _without_port(host) not in self._hosts:
             return MisdirectedError(
                 "Host: without API keys only requests to this machine by a loopback name are "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from diffusion_core.errors import ConfigError
 from diffusion_gateway.stores.store import JobStore
@@ -49,3 +50,12 @@ def open_keys(url: str) -> JobStore:
 
         return SqliteKeys(Path(rest))  # type: ignore[return-value]
     return open_store(url)
+
+
+def store_shown(url: str) -> str:
+    """The store for people: a file by its whole path, a server without its password."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite":
+        return f"sqlite:{Path(rest).absolute()}"
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -72,6 +72,7 @@ def test_pictures_elsewhere_are_named_in_the_policy(tmp_path):
         scripted_model(),
         results_public_url="https://cdn.example.com/pictures",
         public_url="https://draw.example.com",
+        auth="off",
     )
     with serving(made) as server:
         headers = {"Host": "draw.example.com"}
