@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer.main
 import yaml
 from pydantic import BaseModel
 
+from archive_tool import Run
 from diffusion_core.model_config import ModelConfig, read_model_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -46,10 +48,32 @@ def settings(model: type[BaseModel]) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_configs_are_valid_and_fit_the_server(path: Path) -> None:
+def test_configs_are_valid_and_fit_the_servers(path: Path) -> None:
     from archiving.responses import check_message_sizes
 
     config = read_model_config(path)
     assert yaml.safe_load(path.read_text())
-    properties = REPOSITORY / "config" / "config.properties"
-    check_message_sizes(config, takes_images=True, properties=properties)
+    for server in ("config.properties", "containers/worker/config.properties"):
+        properties = REPOSITORY / "config" / server
+        assert properties.exists()
+        check_message_sizes(config, takes_images=True, properties=properties)
+
+
+def test_the_config_for_xl_is_taken_by_an_xl_and_loads_it(tmp_path: Path, run: Run) -> None:
+    from diffusion_engine.loading import load_pipeline
+    from tiny import tiny_stable_diffusion_xl
+
+    tiny_stable_diffusion_xl().save_pretrained(tmp_path / "xl", safe_serialization=True)
+    built = run(
+        "build", "--model", tmp_path / "xl", "--name", "sdxl", "--mode", "continuous",
+        "--format", "no-archive", "--model-store", tmp_path,
+    )  # fmt: skip
+    assert built.code == 0, built.err
+    written = read_model_config(tmp_path / "sdxl" / "model-config.yaml")
+    # By its name alone.
+    handler = read_model_config(MODELS / "sdxl.yaml").handler
+    assert (written.handler.recipe(), written.handler.limits) == (handler.recipe(), handler.limits)
+    assert handler.warmup.sizes == ((handler.defaults.width, handler.defaults.height),)
+    loaded = load_pipeline(tmp_path / "sdxl" / "pipeline", written.handler, torch.device("cpu"))
+    assert (loaded.unet.dtype, loaded.vae.dtype) == (torch.float16, torch.float16)
+    assert loaded.vae.use_slicing
