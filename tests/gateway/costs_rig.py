@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,37 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from diffusion_gateway.costs.accounts import Accounts
-from diffusion_gateway.settings import GatewaySettings
+from diffusion_gateway.settings import EndpointSettings, GatewaySettings
 from diffusion_gateway.stores.store import JobStore
 from diffusion_gateway.stores.usage import Usage
+from diffusion_gateway.upstream.endpoints import Endpoint, Registration
+from diffusion_gateway.upstream.model_server import Registered
 
 HOUR = 3.6
 """What the machine costs by the hour: a thousandth of a dollar for each second."""
+
+ENDPOINT = {"inference": "http://one", "management": "http://one"}
+NOON = datetime.fromisoformat("2026-11-22T12:00:00+00:00").timestamp()
+
+
+class Clock:
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def endpoint(workers: int = 1, **settings: Any) -> Endpoint:
+    made = Endpoint.of(EndpointSettings.model_validate({**ENDPOINT, **settings}))
+    made.alive = True
+    known = Registered("emoji", "1.0", "a.mar", 2, True, workers, workers, frozenset())
+    made.registrations["emoji"] = Registration(made, known)
+    return made
+
+
+def told(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    return registry.get_sample_value(f"diffusion_gateway_{name}", labels)
 
 
 def price_table(folder: Path, **changes: Any) -> Path:

@@ -1,4 +1,4 @@
-"""Accounts: quotes, charges once each, limits with their amounts, clocks that jump."""
+"""Accounts: charges once each, limits with their amounts, clocks that jump."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import sys
 from datetime import date, datetime
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,102 +13,20 @@ from zoneinfo import ZoneInfo
 import pytest
 from prometheus_client import CollectorRegistry
 
-from costs_rig import accounts, budget_file, charged, price_table, priced
+from costs_rig import NOON, Clock, accounts, budget_file, charged, endpoint, told
 from diffusion_core.errors import ConfigError
-from diffusion_gateway.costs.holding import TURN_S, Holding
 from diffusion_gateway.costs.spending import Spending, Spent
-from diffusion_gateway.costs.tariff import Quote, Tariff
+from diffusion_gateway.costs.tariff import Quote
 from diffusion_gateway.costs.usage_table import usage_between, write_csv
 from diffusion_gateway.errors import BudgetSpentError
 from diffusion_gateway.job import Job, new_id
-from diffusion_gateway.settings import EndpointSettings, GatewaySettings
 from diffusion_gateway.stores.sqlite_store import SqliteStore
-from diffusion_gateway.upstream.endpoints import Endpoint, Registration
-from diffusion_gateway.upstream.model_server import Registered
-
-ENDPOINT = {"inference": "http://one", "management": "http://one"}
-NOON = datetime.fromisoformat("2026-11-22T12:00:00+00:00").timestamp()
-
-
-class Clock:
-    def __init__(self, now: float = NOON) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def job(tenant: str = "acme") -> Job:
     return Job(
         id=new_id(), tenant=tenant, model="emoji", fields={}, steps=5, work=1.0, submitted_at=NOON
     )
-
-
-def endpoint(workers: int = 1, **settings: Any) -> Endpoint:
-    made = Endpoint.of(EndpointSettings.model_validate({**ENDPOINT, **settings}))
-    made.alive = True
-    known = Registered("emoji", "1.0", "a.mar", 2, True, workers, workers, frozenset())
-    made.registrations["emoji"] = Registration(made, known)
-    return made
-
-
-def told(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
-    return registry.get_sample_value(f"diffusion_gateway_{name}", labels)
-
-
-def test_a_device_second_costs_its_share_of_the_machine(tmp_path: Path) -> None:
-    tariff = Tariff(GatewaySettings(**priced(tmp_path)), Clock())
-    assert tariff.device(endpoint()).nanos(1) == 1_000_000
-    assert tariff.device(endpoint(workers=4)).nanos(1) == 250_000
-    assert tariff.device(endpoint(pool="spot")).nanos(1) == 250_000
-    assert tariff.device(endpoint(purchase="reserved")).nanos(1) == 500_000
-    assert tariff.device(endpoint(machine_share=0.125)).nanos(1) == 125_000
-
-
-def test_a_price_that_changes_in_mid_month_holds_from_its_day(tmp_path: Path) -> None:
-    machines = {
-        "gpu": {
-            "source": "-",
-            "prices": [
-                {"from": "2026-01-01", "on_demand": 3.6},
-                {"from": "2026-11-23", "on_demand": 7.2},
-            ],
-        }
-    }
-    clock = Clock()
-    settings = {"machine": "gpu", "prices_file": price_table(tmp_path, machines=machines)}
-    tariff = Tariff(GatewaySettings.model_validate(settings), clock)
-    assert tariff.device(endpoint()).nanos(2) == 2_000_000
-    clock.now += 43_200
-    assert tariff.device(endpoint()).nanos(2) == 4_000_000
-
-
-def test_without_a_machine_time_is_counted_and_nothing_priced(tmp_path: Path) -> None:
-    tariff = Tariff(GatewaySettings(prices_file=tmp_path / "none.yaml"), Clock())
-    assert tariff.device(endpoint()) == Quote()
-    assert tariff.currency == ""
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"machine": "tpu"}, "tpu: is no machine"),
-        ({"endpoints": [{**ENDPOINT, "machine": "tpu"}]}, "tpu"),
-        ({"prices_file": Path("none.yaml")}, "none.yaml"),
-    ],
-)
-def test_a_machine_without_a_price_keeps_the_gateway_from_starting(
-    tmp_path: Path, settings: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ConfigError, match="prices_file") as refused:
-        Tariff(GatewaySettings.model_validate({**priced(tmp_path), **settings}))
-    assert said in str(refused.value)
-
-
-def test_an_old_table_is_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    table = price_table(tmp_path, good_for_days=30)
-    Tariff(GatewaySettings(machine="gpu", prices_file=table), Clock(NOON + 31 * 86_400))
-    assert "31 days old" in caplog.text
 
 
 async def test_used_and_cancelled_time_is_the_tenants_and_the_rest_the_services(
@@ -212,66 +129,6 @@ def test_a_budget_that_nothing_can_hold_is_an_error(
         accounts(
             tmp_path, store, Clock(), CollectorRegistry(), **{"budgets_file": path, **settings}
         )
-
-
-async def test_machines_are_charged_once_a_turn_by_whichever_gateway(
-    tmp_path: Path, sqlite_store: SqliteStore
-) -> None:
-    clock, registries = Clock(), (CollectorRegistry(), CollectorRegistry())
-    alive, dead = endpoint(workers=3), endpoint()
-    dead.alive = False
-    loops = [
-        Holding(
-            accounts(tmp_path, sqlite_store, clock, registry),
-            sqlite_store,
-            lambda: [alive, dead],
-            1000.0,
-            clock,
-        )
-        for registry in registries
-    ]
-    for _ in range(8):
-        for loop in loops:
-            await loop.turn()
-        clock.now += TURN_S / 4
-    # A clock that jumps back charges nothing twice.
-    clock.now -= TURN_S
-    await loops[0].turn()
-    (held,) = [one for one in await sqlite_store.usage(0, 1 << 40) if one.bucket == "held"]
-    assert held.nanos == 2 * TURN_S * 1_000_000
-    assert held.micros == 2 * TURN_S * 3 * 1_000_000
-    for name, seconds in (
-        ("held_machine_seconds_total", 2 * TURN_S),
-        ("held_device_seconds_total", 2 * TURN_S * 3),
-    ):
-        counted = [told(one, name, machine="gpu", purchase="on_demand") for one in registries]
-        assert sum(filter(None, counted)) == seconds
-    clock.now += 10_000
-    await loops[0].turn()
-    rows = [one for one in await sqlite_store.usage(0, 1 << 40) if one.bucket == "held"]
-    assert [row.slot for row in rows] == [int(clock.now // 900)]
-
-
-async def test_what_answers_on_loopback_is_another_machine_on_each_host(
-    tmp_path: Path, sqlite_store: SqliteStore
-) -> None:
-    clock, registry = Clock(), CollectorRegistry()
-    made = accounts(tmp_path, sqlite_store, clock, registry)
-    for host, address, pool in (
-        ("pod-1", "http://127.0.0.1:8080", "on-demand"),
-        ("pod-2", "http://127.0.0.1:8080", "on-demand"),
-        # Two gateways of one host agree, and so do all about an address that all can reach.
-        ("pod-2", "http://127.0.0.1:8080", "on-demand"),
-        ("pod-3", "http://localhost:8080", "spot"),
-        ("pod-1", "http://10.0.0.1:8080", "spot"),
-        ("pod-2", "http://10.0.0.1:8080", "spot"),
-    ):
-        one = endpoint(inference=address, pool=pool)
-        loop = Holding(made, sqlite_store, partial(list, [one]), 1000.0, clock, partial(str, host))
-        await loop.turn()
-    for purchase in ("on_demand", "spot"):
-        seconds = told(registry, "held_machine_seconds_total", machine="gpu", purchase=purchase)
-        assert seconds == 2 * TURN_S
 
 
 def test_spending_follows_what_is_of_use() -> None:

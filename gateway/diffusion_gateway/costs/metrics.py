@@ -78,8 +78,9 @@ class CostMetrics:
             self.charged(model, tenant, bucket, quote, 0, 0.0)
 
     def held(self, quote: Quote, nanos: int, seconds: float, workers: int) -> None:
-        """A machine answered for so long, and so many workers shared it."""
-        self._held.labels(quote.machine, quote.purchase).inc(seconds)
+        """A machine, or the quote's part of it, answered for so long, and so many workers shared
+        that."""
+        self._held.labels(quote.machine, quote.purchase).inc(seconds * quote.share)
         self._held_devices.labels(quote.machine, quote.purchase).inc(seconds * workers)
         if quote.currency:
             tags = prometheus_labels(self._tags.of(_COMPONENT))

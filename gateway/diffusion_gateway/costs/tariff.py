@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -25,12 +25,17 @@ _BY_POOL = {"on-demand": Purchase.ON_DEMAND, "spot": Purchase.SPOT}
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A price by the second; one without a currency is no price, and costs nothing."""
+    """A price by the second; one without a currency is no price, and costs nothing.
+
+    Attributes:
+        share: the part of the machine that it is for.
+    """
 
     machine: str = ""
     purchase: str = ""
     currency: str = ""
     by_second: Decimal = Decimal(0)
+    share: float = 1.0
 
     def nanos(self, seconds: float) -> int:
         """What so many seconds cost, in billionths."""
@@ -38,7 +43,8 @@ class Quote:
 
     def shared(self, by: int) -> Quote:
         """The price of each of several workers that hold the machine together."""
-        return Quote(self.machine, self.purchase, self.currency, self.by_second / max(1, by))
+        by = max(1, by)
+        return replace(self, by_second=self.by_second / by, share=self.share / by)
 
 
 class Tariff:
@@ -76,11 +82,11 @@ class Tariff:
         """What an endpoint's machine, or its part of one, costs now."""
         name = one.machine or self._default
         if self.prices is None or name is None:
-            return Quote()
+            return Quote(share=one.machine_share)
         purchase = one.purchase or _BY_POOL[one.pool]
         now = datetime.fromtimestamp(self._clock(), UTC)
         hourly = self.prices.hourly(name, purchase, now) * one.machine_share
-        return Quote(name, purchase, hourly.currency, hourly.amount / 3600)
+        return Quote(name, purchase, hourly.currency, hourly.amount / 3600, one.machine_share)
 
     def device(self, endpoint: Endpoint) -> Quote:
         """What a device-second costs there: the workers that hold the machine share its price."""
