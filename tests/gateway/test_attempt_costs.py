@@ -40,6 +40,22 @@ async def test_two_tenants_of_a_batch_pay_for_their_own(tmp_path: Path) -> None:
         }
 
 
+async def test_a_worker_that_takes_no_submissions_begins_its_series_at_nothing(
+    tmp_path: Path,
+) -> None:
+    async with (
+        faked() as fake,
+        working(tmp_path, fake.settings(), role="worker", **priced(tmp_path)) as rig,
+        asyncio.timeout(10),
+    ):
+        registry = rig.gateway.metrics.registry
+        labels = {"model": "emoji", "tenant": "_other", "bucket": "used"}
+        name = "diffusion_gateway_charged_device_seconds_total"
+        while (found := registry.get_sample_value(name, labels)) is None:
+            await asyncio.sleep(0.05)
+        assert found == 0.0
+
+
 async def test_a_failed_job_is_the_services(tmp_path: Path) -> None:
     async def fail(asked: Asked, _: int) -> None:
         await asked.steps(1, 3)

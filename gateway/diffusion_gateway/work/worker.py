@@ -259,6 +259,7 @@ class Worker:
                     attempt.stop(Stop.SILENT)
             for model in self._gateway.catalog.models():
                 self._gateway.metrics.serves(model.name)
+                self._gateway.accounts.serves(model.name)
             for endpoint in self._gateway.catalog.endpoints:
                 self._gateway.metrics.endpoint(endpoint.server.inference, endpoint.state)
 
