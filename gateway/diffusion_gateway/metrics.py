@@ -44,8 +44,8 @@ _CLIENTS_OWN = frozenset({"client", "validation", "cancelled"})
 asked_model: ContextVar[str] = ContextVar("asked_model", default="")
 """The model that the call under way is about, once it is known; of those that are served."""
 
-ENDPOINT_STATES = ("ready", "not_ready", "open")
-"""`open`: the circuit breaker keeps work away."""
+ENDPOINT_STATES = ("ready", "not_ready", "asleep", "open")
+"""`asleep`: all models sleep until a job comes. `open`: the circuit breaker keeps work away."""
 
 
 class Metrics:

@@ -61,7 +61,8 @@ def row() -> Row:
                     ),
                 ),
                 Unit.COUNT,
-                "Gateways that see each endpoint in each state; open: the circuit breaker is.",
+                "Gateways that see each endpoint in each state; asleep: all of its models are; "
+                "open: the circuit breaker is.",
             ),
             Panel(
                 "Cache",

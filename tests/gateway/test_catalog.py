@@ -63,6 +63,22 @@ async def test_a_sleeping_model_is_remembered_over_a_restart(tmp_path: Path) -> 
         await second.close()
 
 
+async def test_an_endpoint_sleeps_where_all_of_its_models_do(tmp_path: Path) -> None:
+    async with faked(FakeModel("a"), FakeModel("b")) as fake:
+        found = await opened(tmp_path, fake.settings())
+        (endpoint,) = found.endpoints
+        assert endpoint.state == "ready"
+        fake.models["a"].workers = 0
+        await found.refresh()
+        assert endpoint.state == "ready"
+        fake.models["b"].workers = 0
+        await found.refresh()
+        assert endpoint.state == "asleep"
+        endpoint.alive = False
+        assert endpoint.state == "not_ready"
+        await found.close()
+
+
 async def test_models_are_known_before_their_server_answers(tmp_path: Path) -> None:
     async with faked() as fake:
         first = await opened(tmp_path, fake.settings())

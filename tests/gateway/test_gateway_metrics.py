@@ -181,7 +181,7 @@ def test_endpoints_are_in_one_state_at_a_time():
         if family.name == "diffusion_gateway_endpoint"
         for sample in family.samples
     }
-    assert values == {"ready": 0, "not_ready": 0, "open": 1}
+    assert values == {"ready": 0, "not_ready": 0, "asleep": 0, "open": 1}
 
 
 def ended(seconds: float = 4.0, steps: int = 4, cached: bool = False) -> Any:

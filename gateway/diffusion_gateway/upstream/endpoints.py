@@ -171,10 +171,12 @@ class Endpoint:
 
     @property
     def state(self) -> str:
-        """ready, not_ready, or open: workers are there but fail one job after another."""
-        ready = [one for one in self.registrations.values() if one.ready]
+        """ready, not_ready, asleep (every model sleeps until a job wakes it), or open: workers are
+        there but fail one job after another."""
+        known = self.registrations.values()
+        ready = [one for one in known if one.ready]
         if not ready:
-            return "not_ready"
+            return "asleep" if known and all(one.asleep for one in known) else "not_ready"
         return "ready" if any(one.breaker.closed for one in ready) else "open"
 
     def serves(self, name: str) -> bool:
