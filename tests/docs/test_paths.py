@@ -17,6 +17,7 @@ import pytest
 from serving.cli import ROOT
 
 PAGES = ("README.md", "docs/README.md")
+ALL = ("README.md", *sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md")))
 NOT_RUN = "not run here"
 OF_CI = ("make test", "make install-dev", "make lint type")
 """Run by .ci/run."""
@@ -69,7 +70,7 @@ def test_what_ci_runs_is_told() -> None:
     assert set(OF_CI) <= set(readme)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ALL)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
