@@ -156,13 +156,15 @@ class Prices(Document):
         """What a machine costs by the hour at a moment; `ConfigError` where that is not known."""
         history = _named(self.machines, "machine", machine).prices
         entry = _at(history, at, f"machines.{machine}")
-        amount: Decimal | None = getattr(entry, purchase)
-        if amount is None:
-            raise ConfigError(
-                f"machines.{machine}: has no {purchase} price on {_day(at)}",
-                field=f"machines.{machine}.{purchase}",
-            )
-        return Money(amount, self.currency)
+        return Money(_amount(entry, machine, purchase, _day(at)), self.currency)
+
+    def check(self, machine: str, purchase: Purchase, since: datetime) -> None:
+        """`ConfigError` where a machine's price is not known from a moment on, for good."""
+        history = _named(self.machines, "machine", machine).prices
+        now = _at(history, since, f"machines.{machine}")
+        _amount(now, machine, purchase, _day(since))
+        for entry in history[history.index(now) + 1 :]:
+            _amount(entry, machine, purchase, entry.since)
 
     def unit(self, service: str, at: datetime) -> Money:
         """What one unit of a service costs at a moment; `ConfigError` likewise."""
@@ -210,6 +212,16 @@ def _at(history: Sequence[E], at: datetime, field: str) -> E:
             bound={"minimum": first.isoformat()},
         )
     return found[-1]
+
+
+def _amount(entry: Hourly, machine: str, purchase: Purchase, day: date) -> Decimal:
+    amount: Decimal | None = getattr(entry, purchase)
+    if amount is None:
+        raise ConfigError(
+            f"machines.{machine}: has no {purchase} price on {day} (its line from {entry.since})",
+            field=f"machines.{machine}.{purchase}",
+        )
+    return amount
 
 
 def _day(at: datetime) -> date:

@@ -66,3 +66,38 @@ def test_an_old_table_is_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptu
     table = price_table(tmp_path, good_for_days=30)
     Tariff(GatewaySettings(machine="gpu", prices_file=table), Clock(NOON + 31 * 86_400))
     assert "31 days old" in caplog.text
+
+
+def test_a_later_line_that_lacks_a_purchase_keeps_the_gateway_from_starting(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        {"from": "2026-01-01", "reserved": 1.0},
+        {"from": "2026-06-01", "on_demand": 3.6, "spot": 0.9},
+        {"from": "2027-01-01", "on_demand": 3.8},
+    ]
+    table = price_table(tmp_path, machines={"gpu": {"source": "-", "prices": lines}})
+
+    def tariff(**settings: Any) -> Tariff:
+        made = {"machine": "gpu", "prices_file": table, "endpoints": [{**ENDPOINT, **settings}]}
+        return Tariff(GatewaySettings.model_validate(made), Clock())
+
+    # What the line before this one lacks, nobody needs any more.
+    assert tariff().prices is not None
+    with pytest.raises(ConfigError) as refused:
+        tariff(pool="spot")
+    said = "machines.gpu: has no spot price on 2027-01-01"
+    assert refused.value.message.startswith(f"prices_file: {table}: {said}")
+
+
+def test_a_clock_that_is_set_to_before_the_table_costs_nothing_and_fails_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    tariff = Tariff(GatewaySettings(**priced(tmp_path)), clock)
+    clock.now = 0.0
+    for _ in range(3):
+        assert tariff.device(endpoint()) == Quote("gpu", "on_demand")
+    assert caplog.text.count("no price is known for 1970-01-01") == 1
+    clock.now = NOON
+    assert tariff.device(endpoint()).nanos(1) == 1_000_000

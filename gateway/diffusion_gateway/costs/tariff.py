@@ -53,25 +53,36 @@ class Tariff:
     Args:
         clock: seconds since 1970.
 
-    Raises `ConfigError` for a machine without a price.
+    Raises `ConfigError` for a machine without a price, now or by a later line of the table.
     """
 
     def __init__(self, settings: GatewaySettings, clock: Callable[[], float] = time.time) -> None:
         self.prices: Prices | None = None
         self._default = settings.machine
         self._clock = clock
-        named = [one for one in settings.endpoints if one.machine or settings.machine]
+        self._unknown: set[tuple[str, str]] = set()
+        named = [
+            (machine, _purchase(one))
+            for one in settings.endpoints
+            if (machine := one.machine or settings.machine) is not None
+        ]
         if not named and settings.machine is None:
             return
+        file, now = settings.prices_file, self._now()
         try:
-            self.prices = Prices.read(settings.prices_file)
-            for one in named:
-                self.machine(one)
+            self.prices = Prices.read(file)
         except ConfigError as error:
             raise ConfigError(f"prices_file: {error.message}", field="prices_file") from None
-        warning = self.prices.warning(datetime.fromtimestamp(clock(), UTC).date())
+        try:
+            for machine, purchase in named:
+                self.prices.check(machine, purchase, now)
+        except ConfigError as error:
+            raise ConfigError(
+                f"prices_file: {file}: {error.message}", field="prices_file"
+            ) from None
+        warning = self.prices.warning(now.date())
         if warning is not None:
-            logger.warning("%s: %s", settings.prices_file, warning)
+            logger.warning("%s: %s", file, warning)
 
     @property
     def currency(self) -> str:
@@ -79,16 +90,30 @@ class Tariff:
         return "" if self.prices is None else self.prices.currency
 
     def machine(self, one: EndpointSettings) -> Quote:
-        """What an endpoint's machine, or its part of one, costs now."""
+        """What an endpoint's machine, or its part of one, costs now; no price where the clock was
+        set to a day that the table does not know, which no job shall fail for."""
         name = one.machine or self._default
         if self.prices is None or name is None:
             return Quote(share=one.machine_share)
-        purchase = one.purchase or _BY_POOL[one.pool]
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        hourly = self.prices.hourly(name, purchase, now) * one.machine_share
+        purchase = _purchase(one)
+        try:
+            hourly = self.prices.hourly(name, purchase, self._now()) * one.machine_share
+        except ConfigError as error:
+            if (name, purchase) not in self._unknown:
+                logger.error("time is counted and not priced: %s", error.message)
+            self._unknown.add((name, purchase))
+            return Quote(name, purchase, share=one.machine_share)
+        self._unknown.discard((name, purchase))
         return Quote(name, purchase, hourly.currency, hourly.amount / 3600, one.machine_share)
 
     def device(self, endpoint: Endpoint) -> Quote:
         """What a device-second costs there: the workers that hold the machine share its price."""
         workers = sum(one.known.workers for one in endpoint.registrations.values())
         return self.machine(endpoint.settings).shared(workers)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+
+def _purchase(one: EndpointSettings) -> Purchase:
+    return one.purchase or _BY_POOL[one.pool]
