@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from diffusion_core.errors import ServingError
+from diffusion_gateway.errors import StoreUnavailableError
 from diffusion_gateway.job import Job
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.settings import GatewaySettings
@@ -24,7 +26,11 @@ from diffusion_gateway.upstream.told import LIFETIME_S
 logger = logging.getLogger(__name__)
 
 _BATCH = 200
-_LONGEST_PAUSE_S = 30.0
+_LONGEST_PAUSE_S = 60.0
+"""After a turn that failed, however seldom the loop turns: the alert UpkeepFailing needs half a
+dozen failures in a quarter of an hour."""
+
+_UNSERVED_EVERY_S = 3600.0
 _SPREAD = 0.2
 """Pauses differ by so much, so that gateways of one store do not go in step."""
 
@@ -47,6 +53,12 @@ class Loop:
     every_s: float
     turn: Callable[[], Awaitable[None]]
 
+    def pause_s(self, failures: int) -> float:
+        """Before the next turn, after so many that failed in a row."""
+        if not failures:
+            return self.every_s
+        return min(self.every_s * 2**failures, _LONGEST_PAUSE_S)
+
 
 class Maintenance:
     """The loops of upkeep.
@@ -68,11 +80,11 @@ class Maintenance:
         self._results = results
         self._settings = settings
         self._metrics = metrics
+        self._away_at = -math.inf
         self.loops = (
             Loop("reap", max(0.2, settings.lease_s / 5), self.reap),
             Loop("overdue", 1.0, self.overdue),
-            # A pause is the time that workers have after everything was off.
-            Loop("unserved", 3600.0, self.unserved),
+            Loop("unserved", _UNSERVED_EVERY_S, self.unserved),
             Loop("promote", 2.0, self.promote),
             Loop("expire", _between(1.0, settings.record_lifetime_s / 60, 60.0), self.expire),
             Loop("sweep", _between(1.0, settings.result_lifetime_s / 48, 1800.0), self.sweep),
@@ -80,6 +92,8 @@ class Maintenance:
 
     async def run(self) -> None:
         """Runs all loops until it is cancelled."""
+        for loop in self.loops:
+            self._metrics.upkeep_begins(loop.name)
         async with asyncio.TaskGroup() as loops:
             for loop in self.loops:
                 loops.create_task(self._repeat(loop), name=f"upkeep-{loop.name}")
@@ -98,11 +112,22 @@ class Maintenance:
         self._count_ended(await self._store.overdue(time.time()))
 
     async def unserved(self) -> None:
-        """Fails the jobs that have waited in vain for somebody to serve their model."""
+        """Fails the jobs that have waited in vain for somebody to serve their model.
+
+        Whether somebody does is told to the store: after it was away, workers have a pause's time
+        to tell it.
+        """
         since = time.time() - self._settings.unserved_s
-        told = await self._store.told_models(time.time())
+        try:
+            told = await self._store.told_models(time.time())
+            depths = await self._store.depths()
+        except StoreUnavailableError:
+            self._away_at = time.monotonic()
+            raise
+        if time.monotonic() - self._away_at < _UNSERVED_EVERY_S:
+            return
         served = {one.name for one in told if one.expires - LIFETIME_S > since}
-        waiting = {one.model for one in await self._store.depths() if one.waiting}
+        waiting = {one.model for one in depths if one.waiting}
         for model in waiting - served:
             jobs = await self._store.unserved(model, since)
             if jobs:
@@ -144,8 +169,7 @@ class Maintenance:
     async def _repeat(self, loop: Loop) -> None:
         failures = 0
         while True:
-            pause = min(loop.every_s * 2**failures, max(loop.every_s, _LONGEST_PAUSE_S))
-            await asyncio.sleep(pause * random.uniform(1 - _SPREAD, 1 + _SPREAD))
+            await asyncio.sleep(loop.pause_s(failures) * random.uniform(1 - _SPREAD, 1 + _SPREAD))
             try:
                 await loop.turn()
                 failures = 0

@@ -180,6 +180,10 @@ class Metrics:
 
     # Upkeep.
 
+    def upkeep_begins(self, loop: str) -> None:
+        """A loop's series begins at 0: the first increase of a new one is lost to rates."""
+        self._upkeep_failures.labels(loop)
+
     def upkeep_failed(self, loop: str) -> None:
         """A turn of an upkeep loop failed and will be tried again."""
         self._upkeep_failures.labels(loop).inc()

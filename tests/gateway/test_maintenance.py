@@ -105,6 +105,27 @@ async def test_jobs_of_a_model_that_nobody_serves_any_more_fail(gateway):
     assert loop.every_s == 3600
 
 
+async def test_a_store_that_was_away_has_time_to_hear_who_serves_what(gateway, monkeypatch):
+    day = 86_400.0
+    identifier = await add(gateway, model="gone", submitted_at=time.time() - day - 60)
+    depths = gateway.store.depths
+
+    async def away() -> Any:
+        raise StoreUnavailableError("it is away")
+
+    maintenance = upkeep(gateway)
+    gateway.store.depths = away
+    with pytest.raises(StoreUnavailableError):
+        await maintenance.unserved()
+    gateway.store.depths = depths
+    await maintenance.unserved()
+    assert (await gateway.store.get(identifier)).status is Status.PENDING
+    later = time.monotonic() + 3600
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    await maintenance.unserved()
+    assert (await gateway.store.get(identifier)).status is Status.FAILED
+
+
 async def test_a_job_close_to_its_deadline_goes_ahead(gateway):
     first = await add(gateway)
     close = await add(gateway, deadline=time.time() + 20)
@@ -161,6 +182,30 @@ async def test_a_record_goes_even_if_its_files_cannot(gateway):
     with pytest.raises(UnknownJobError):
         await gateway.store.get(identifier)
     assert counted(gateway, "diffusion_gateway_upkeep_failures_total", loop="expire") == 1
+
+
+def test_seldom_turns_that_fail_are_tried_as_often_as_an_alert_needs(gateway):
+    """UpkeepFailing counts half a dozen in a quarter of an hour; a turn itself takes a while."""
+    assert {loop.name: loop.every_s for loop in upkeep(gateway).loops if loop.every_s > 60} == {
+        "unserved": 3600,
+        "sweep": 1800,
+    }
+    for loop in upkeep(gateway).loops:
+        assert loop.pause_s(0) == loop.every_s
+        pauses = [loop.pause_s(failures) for failures in range(1, 11)]
+        assert pauses == sorted(pauses)
+        assert pauses[-1] == min(60.0, loop.every_s * 2**10)
+
+
+async def test_every_loop_tells_that_nothing_failed_yet(gateway):
+    maintenance = upkeep(gateway)
+    running = asyncio.create_task(maintenance.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    failures = "diffusion_gateway_upkeep_failures_total"
+    for loop in maintenance.loops:
+        assert gateway.metrics.registry.get_sample_value(failures, {"loop": loop.name}) == 0
 
 
 async def test_loops_go_on_after_an_outage(gateway, caplog):
