@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from chart_rig import NAMESPACE, containers, file_of, needs_helm, of_kind, pods, rendered, the
 from cluster.chart import STARTS, Object
 from containers.models import ARCHIVES, PROFILES, USED, read_models
 from diffusion_costs.prices import Prices
 from diffusion_costs.tags import KUBERNETES_PREFIX, Tags
+from diffusion_gateway.costs.accounts import Accounts
 from diffusion_gateway.settings import read_settings
+from diffusion_gateway.stores.sqlite_store import SqliteStore
 from image_rig import command_of
 
 pytestmark = needs_helm
@@ -156,6 +159,27 @@ def test_the_gateways_take_their_settings(
         assert len(settings.endpoints) == (0 if is_api else 1)
         assert Tags.read(tmp_path / "tags.yaml").components
         assert Prices.read(tmp_path / "prices.yaml")
+
+
+def test_hard_budgets_hold_where_every_pool_is_priced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_STORE_URL", "redis://redis:6379/0")
+    each = {"amount": 20, "period": "day", "tenant": "*", "hard": True}
+    objects = rendered("production", (("gateway.budgets", {"budgets": {"each-tenant": each}}),))
+    roles = set()
+    for config in of_kind(objects, "ConfigMap"):
+        if "gateway.yaml" not in config["data"]:
+            continue
+        for name, text in config["data"].items():
+            (tmp_path / name).write_text(text.replace("/etc/diffusion/", f"{tmp_path}/"))
+        settings = read_settings(tmp_path / "gateway.yaml")
+        store = SqliteStore(tmp_path / "jobs.sqlite")
+        made = Accounts(settings, store, CollectorRegistry())
+        assert made.budgets.budgets["each-tenant"].hard
+        assert made.tariff.currency == "USD"
+        roles.add(settings.role)
+    assert roles == {"api", "worker"}
 
 
 def test_secrets_are_named_and_never_written() -> None:

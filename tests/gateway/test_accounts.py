@@ -113,6 +113,25 @@ async def test_a_tenant_over_a_hard_budget_is_refused_until_the_period_ends(
     assert told(registry, "budget_elapsed_ratio", budget="each") == 0.0
 
 
+async def test_an_api_holds_tenants_to_what_its_workers_charge(
+    tmp_path: Path, sqlite_store: SqliteStore
+) -> None:
+    budgets = budget_file(
+        tmp_path, one={"amount": 0.5, "tenant": "*", "hard": True, "currency": "EUR"}
+    )
+    both = {"budgets_file": budgets, "role": "worker"}
+    worker = accounts(tmp_path, sqlite_store, Clock(), CollectorRegistry(), **both)
+    api = accounts(
+        *(tmp_path, sqlite_store, Clock(), CollectorRegistry()),
+        **{**both, "role": "api", "endpoints": [], "machine": None},
+    )
+    await api.check("acme")
+    quote = worker.tariff.device(endpoint())
+    await worker.charge(job(), "used", Spent(1000, quote.nanos(1000)), quote, "a")
+    with pytest.raises(BudgetSpentError):
+        await api.check("acme")
+
+
 @pytest.mark.parametrize(
     ("budget", "settings", "said"),
     [

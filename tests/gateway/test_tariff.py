@@ -62,6 +62,13 @@ def test_a_machine_without_a_price_keeps_the_gateway_from_starting(
     assert said in str(refused.value)
 
 
+def test_an_api_without_a_machine_knows_currency_and_rates(tmp_path: Path) -> None:
+    table = price_table(tmp_path)
+    tariff = Tariff(GatewaySettings(role="api", endpoints=(), prices_file=table), Clock())
+    assert tariff.currency == "USD"
+    assert Tariff(GatewaySettings(role="api", endpoints=()), Clock()).prices is None
+
+
 def test_an_old_table_is_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = price_table(tmp_path, good_for_days=30)
     Tariff(GatewaySettings(machine="gpu", prices_file=table), Clock(NOON + 31 * 86_400))

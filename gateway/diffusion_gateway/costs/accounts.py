@@ -211,7 +211,8 @@ class Accounts:
                 self.metrics.hard(name)
             if budget.hard and self.tariff.prices is None:
                 raise ConfigError(
-                    f"budgets_file: {name} is hard, but nothing is priced: name a machine",
+                    f"budgets_file: {name} is hard, but nothing is priced: name a machine, or the "
+                    "prices_file of the workers where the role is api",
                     field="machine",
                 )
             try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusion_core.errors import ConfigError
@@ -66,23 +67,11 @@ class Tariff:
             for one in settings.endpoints
             if (machine := one.machine or settings.machine) is not None
         ]
-        if not named and settings.machine is None:
-            return
-        file, now = settings.prices_file, self._now()
-        try:
-            self.prices = Prices.read(file)
-        except ConfigError as error:
-            raise ConfigError(f"prices_file: {error.message}", field="prices_file") from None
-        try:
-            for machine, purchase in named:
-                self.prices.check(machine, purchase, now)
-        except ConfigError as error:
-            raise ConfigError(
-                f"prices_file: {file}: {error.message}", field="prices_file"
-            ) from None
-        warning = self.prices.warning(now.date())
-        if warning is not None:
-            logger.warning("%s: %s", file, warning)
+        # An API has no machines: its workers tell what jobs cost. Budgets go by the currency, and
+        # by the rates of others.
+        asks = settings.role == "api" and "prices_file" in settings.model_fields_set
+        if named or settings.machine is not None or asks:
+            self.prices = _table(settings.prices_file, named, self._now())
 
     @property
     def currency(self) -> str:
@@ -113,6 +102,23 @@ class Tariff:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
+
+
+def _table(path: Path, named: Iterable[tuple[str, Purchase]], now: datetime) -> Prices:
+    """The prices, which say what the machines cost from now on; an old table warns."""
+    try:
+        prices = Prices.read(path)
+    except ConfigError as error:
+        raise ConfigError(f"prices_file: {error.message}", field="prices_file") from None
+    try:
+        for machine, purchase in named:
+            prices.check(machine, purchase, now)
+    except ConfigError as error:
+        raise ConfigError(f"prices_file: {path}: {error.message}", field="prices_file") from None
+    warning = prices.warning(now.date())
+    if warning is not None:
+        logger.warning("%s: %s", path, warning)
+    return prices
 
 
 def _purchase(one: EndpointSettings) -> Purchase:
