@@ -57,7 +57,7 @@ class Loop:
         """Before the next turn, after so many that failed in a row."""
         if not failures:
             return self.every_s
-        return min(self.every_s * 2**failures, _LONGEST_PAUSE_S)
+        return min(self.every_s * 2.0**failures, _LONGEST_PAUSE_S)
 
 
 class Maintenance:

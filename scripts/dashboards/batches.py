@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboards.panels import Kind, Panel, Row, Unit, query
-from dashboards.targets import ENGINE, MODEL, WORKER, of_workers, rate
+from dashboards.targets import ENGINE, MODEL, WORKER, of_living_workers, rate
 
 
 def batches() -> Row:
@@ -55,7 +55,7 @@ def batches() -> Row:
                 "Requests in flight",
                 (
                     query(
-                        of_workers("diffusion_requests_in_flight"),
+                        of_living_workers("diffusion_requests_in_flight"),
                         WORKER,
                     ),
                 ),

@@ -7,6 +7,8 @@ from dashboards.targets import BUDGETS, GATEWAY, GPU_BUSY, MODELS, P99
 
 _HELD = 'diffusion_gateway_held_cost_total{job="gateway"}'
 _COST = "diffusion_gateway_cost_total"
+_COMPLETED = 'diffusion_requests_total{status="completed", job="gateway"}'
+_IMAGES = 'diffusion_gateway_images_total{job="gateway"}'
 _USED_SECONDS = 'diffusion_gateway_charged_device_seconds_total{job="gateway"}'
 _WINDOW = "15m"
 """Device time is charged when a job ends, so that shorter windows would swing."""
@@ -17,7 +19,8 @@ def _an_hour(metric: str, by: str) -> str:
 
 
 def _held_for(what: str) -> str:
-    """All that machines cost in the time shown, over what was had for it."""
+    """All that machines cost in the time shown, over all that was had for it: machines belong to
+    no model, so neither side of it may be one model's."""
     return f"""sum by (currency) (increase({_HELD}[$__range]))
         / on () group_left () (sum(increase({what}[$__range])) > 0)"""
 
@@ -29,7 +32,6 @@ def _figures() -> Row:
             title, (query(expr, legend),), unit, help_text, kind=Kind.STAT, width=4, height=4
         )
 
-    completed = f'diffusion_requests_total{{status="completed", {GATEWAY}}}'
     held = f"sum by (currency) (increase({_HELD}[$__range]))"
     attributed = f'sum by (currency) (increase({_COST}{{job="gateway"}}[$__range]))'
     return Row(
@@ -42,13 +44,13 @@ def _figures() -> Row:
             ),
             figure(
                 "A request",
-                _held_for(completed),
-                "All that machines cost, idle time too, over the jobs that were completed.",
+                _held_for(_COMPLETED),
+                "All that machines cost, idle time too, over the completed jobs of all models.",
             ),
             figure(
                 "A thousand pictures",
-                f"1000 * {_held_for(f'diffusion_gateway_images_total{{{GATEWAY}}}')}",
-                "All that machines cost, idle time too, over the pictures handed out.",
+                f"1000 * {_held_for(_IMAGES)}",
+                "All that machines cost, idle time too, over the pictures of all models.",
             ),
             figure(
                 "An active device hour",
@@ -239,13 +241,12 @@ def _beside() -> Row:
                 (
                     query(
                         f"""1000 * sum by (currency) (rate({_HELD}[{_WINDOW}]))
-                        / on () group_left ()
-                        (sum(rate(diffusion_gateway_images_total{{{GATEWAY}}}[{_WINDOW}])) > 0)""",
+                        / on () group_left () (sum(rate({_IMAGES}[{_WINDOW}])) > 0)""",
                         "{{currency}}",
                     ),
                 ),
                 Unit.MONEY,
-                f"Idle time too, over {_WINDOW}; it falls as devices are used better.",
+                f"Of all models, idle time too, over {_WINDOW}; less as devices are used better.",
                 width=6,
             ),
         ),

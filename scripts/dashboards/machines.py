@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboards.panels import Kind, Panel, Row, Unit, query
-from dashboards.targets import MEMORY, WORKER, of_workers
+from dashboards.targets import HEARTBEAT, MEMORY, WORKER, of_living_workers, of_workers
 
 
 def workers() -> Row:
@@ -15,7 +15,7 @@ def workers() -> Row:
                 "Time to READY",
                 (
                     query(
-                        of_workers("diffusion_worker_ready_seconds"),
+                        of_living_workers("diffusion_worker_ready_seconds"),
                         WORKER,
                     ),
                 ),
@@ -27,7 +27,7 @@ def workers() -> Row:
                 "Silence",
                 (
                     query(
-                        f"time() - {of_workers('diffusion_worker_heartbeat_timestamp_seconds')}",
+                        f"time() - {of_workers(HEARTBEAT)}",
                         WORKER,
                     ),
                 ),
@@ -38,7 +38,7 @@ def workers() -> Row:
                 "Memory of workers",
                 (
                     query(
-                        of_workers("diffusion_worker_memory_bytes"),
+                        of_living_workers("diffusion_worker_memory_bytes"),
                         WORKER,
                     ),
                 ),

@@ -64,11 +64,11 @@ def row() -> Row:
                 "Room",
                 (
                     query(
-                        'sum by (pool) (diffusion_gateway_worker_room{job="gateway"})', "{{pool}}"
+                        'max by (pool) (diffusion_gateway_worker_room{job="gateway"})', "{{pool}}"
                     ),
                 ),
                 Unit.COUNT,
-                "Jobs that workers could take now, by pool.",
+                "Jobs that workers could take now, by pool; every gateway tells the same.",
             ),
         ),
     )

@@ -8,6 +8,7 @@ MODEL = 'model=~"$model"'
 GATEWAY = 'job="gateway", model=~"$model"'
 ENGINE = 'job="torchserve", model=~"$model"'
 
+HEARTBEAT = "diffusion_worker_heartbeat_timestamp_seconds"
 WORKER = "{{model}} {{worker}}, {{instance}}"
 
 # The guides' targets, and where they want an alert.
@@ -40,3 +41,9 @@ def rate(metric: str, by: str = "model") -> str:
 def of_workers(metric: str) -> str:
     """A gauge of each worker; the host's label tells nothing that the instance does not."""
     return f"max by (instance, model, worker) ({metric}{{{ENGINE}}})"
+
+
+def of_living_workers(metric: str) -> str:
+    """The same of workers that report: one that is gone keeps its last value for good."""
+    return f"""{of_workers(metric)} and on (instance, model, worker)
+        (changes({HEARTBEAT}{{{ENGINE}}}[2m]) > 0)"""

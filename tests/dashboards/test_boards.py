@@ -8,11 +8,13 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from dashboards.boards import boards
 from dashboards.grafana import as_json
 from dashboards.panels import COLUMNS, Board, Kind, Level
 from dashboards.targets import ERRORS, GPU, P99, QUEUE
+from diffusion_gateway.depths import Depths
 from reporting.period import resolved
 from reporting.series import Period
 from served import ROOT
@@ -76,6 +78,53 @@ def test_every_metric_is_documented_or_recorded(board: Board) -> None:
         for name in metrics_of(parsed(query.expr)):
             base = re.sub(r"_(bucket|sum|count)$", "", name)
             assert name in rules or {name, base} & documented, name
+
+
+def sums_over_gateways(node: Any) -> set[str]:
+    """Metrics that an expression adds up, one gateway's to another's."""
+    found = set()
+    if isinstance(node, promql_parser.AggregateExpr) and str(node.op) == "sum":
+        by = node.modifier.labels if node.modifier else []
+        if isinstance(node.expr, promql_parser.VectorSelector) and "instance" not in by:
+            found.add(str(node.expr.name))
+    for part in ("expr", "lhs", "rhs"):
+        child = getattr(node, part, None)
+        if child is not None and not isinstance(child, (str, int, float)):
+            found |= sums_over_gateways(child)
+    return found
+
+
+def test_what_every_gateway_reads_from_the_store_is_not_added_up() -> None:
+    registry = CollectorRegistry()
+    Depths(registry)
+    alike = {family.name for family in registry.collect()}
+    assert {"diffusion_queue_size", "diffusion_gateway_worker_room"} <= alike
+    recorded = [
+        str(rule["expr"])
+        for path in (ROOT / "config/prometheus/rules").glob("*.yaml")
+        for group in yaml.safe_load(path.read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    shown = [query.expr for board in EVERY for query in board.queries()]
+    assert sums_over_gateways(parsed("sum by (pool) (diffusion_gateway_worker_room)")) <= alike
+    for expr in [*recorded, *shown]:
+        assert not sums_over_gateways(parsed(expr)) & alike, expr
+
+
+def test_what_machines_cost_is_not_held_against_one_models_pictures() -> None:
+    """Machines belong to no model: what they cost is there for all of them."""
+    for board in EVERY:
+        for query in board.queries():
+            if "diffusion_gateway_held_cost_total" in query.expr:
+                assert "$model" not in query.expr, query.expr
+
+
+def test_gauges_of_workers_that_are_gone_are_not_shown() -> None:
+    """But for the time since each one's last report."""
+    for board in EVERY:
+        for query in board.queries():
+            if re.search(r"diffusion_(requests_in_flight|worker_(memory|ready)_\w+)", query.expr):
+                assert "changes(diffusion_worker_heartbeat_timestamp_seconds" in query.expr
 
 
 @pytest.mark.parametrize("board", EVERY, ids=by_uid)
