@@ -17,6 +17,7 @@ from diffusion_costs.bills.reading import read_bill
 from diffusion_costs.bills.settings import BillSettings
 from diffusion_costs.documents import read_document
 from diffusion_costs.money import CurrencyError
+from diffusion_costs.reports.content import last_complete
 from diffusion_costs.tags import UNTAGGED
 
 ROOT = Path(__file__).parents[2]
@@ -229,6 +230,30 @@ def test_days_that_are_missing_or_half_there(tmp_path: Path) -> None:
     bill = bill_of(tmp_path, [row(begin=FIRST + n * HOUR, SkuId=str(n)) for n in hours])
     days = [date(2026, 9, n) for n in range(1, 5)]
     assert [round(bill.coverage.get(day, 0), 2) for day in days] == [1, 0, 1, 0.33]
+
+
+def test_a_row_for_a_month_does_not_make_its_days_complete(tmp_path: Path) -> None:
+    month = row(BilledCost="0.50", end=FIRST + timedelta(days=30), SkuId="support")
+    # Twenty days of hours, the tenth of them missing.
+    hours = [row(begin=FIRST + n * HOUR) for n in range(24 * 20) if not 216 <= n < 240]
+    bill = bill_of(tmp_path, [*hours, month])
+    complete = {day.day for day in bill.coverage if bill.complete(day)}
+    assert complete == {*range(1, 10), *range(11, 21)}
+    assert last_complete(bill) == date(2026, 9, 20)
+    # It spreads its cost all the same.
+    assert max(bill.daily()) == date(2026, 9, 30)
+
+
+def test_months_of_which_there_is_nothing_shorter_are_complete(tmp_path: Path) -> None:
+    july = datetime(2026, 7, 1, tzinfo=UTC)
+    months = [row(begin=july, end=july + timedelta(days=31))]
+    assert last_complete(bill_of(tmp_path, months)) == date(2026, 7, 31)
+    # A fee for the month to come, and days of this one, on which clocks may change.
+    october = row(begin=FIRST + timedelta(days=30), end=FIRST + timedelta(days=61))
+    days = [row(begin=FIRST, end=FIRST + timedelta(hours=25))]
+    bill = bill_of(tmp_path, [*months, *days, october])
+    complete = {day for day in bill.coverage if bill.complete(day)}
+    assert complete == {*(date(2026, 7, n) for n in range(1, 32)), date(2026, 9, 1)}
 
 
 def test_files_that_are_no_exports(tmp_path: Path) -> None:

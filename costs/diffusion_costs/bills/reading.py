@@ -20,6 +20,9 @@ from diffusion_costs.tags import KEYS
 _TAG_VALUES = 200
 REST = "(rest)"
 
+# The longest day, when clocks are set back.
+_DAY_HOURS = 25
+
 Rate = Callable[[str, date], Decimal]
 
 _GROUP = ", ".join(("currency", "kind", "provider", "category", *(f'"{key}"' for key in KEYS)))
@@ -214,8 +217,22 @@ def _stored(moment: datetime) -> datetime:
 
 
 def _coverage(stage: Stage, calendar: Calendar) -> dict[date, float]:
+    """The part of each day for which there is usage, by the rows that are for a day or less.
+
+    A row for a month says nothing of the month's days, which may be yet to come; it counts for
+    billing periods that have no others, up to the last moment of which any others tell.
+    """
+    stage.ask(
+        "CREATE TEMP TABLE used AS SELECT DISTINCT date_trunc('hour', begins) AS begins, "
+        "date_trunc('hour', ends - INTERVAL 1 MICROSECOND) + INTERVAL 1 HOUR AS ends, "
+        f"period_begins AS period, ends - begins <= INTERVAL {_DAY_HOURS} HOUR AS daily "
+        "FROM rows WHERE kind = 'Usage' AND begins < ends"
+    )
     spans = stage.ask(
-        "SELECT DISTINCT date_trunc('hour', begins), date_trunc('hour', ends - INTERVAL 1 "
-        "MICROSECOND) + INTERVAL 1 HOUR FROM rows WHERE kind = 'Usage' AND begins < ends"
+        "SELECT begins, ends FROM used WHERE daily UNION ALL "
+        "SELECT begins, least(ends, until) FROM used, "
+        "(SELECT max(ends) FILTER (daily) AS until FROM used) "
+        "WHERE NOT daily AND period NOT IN (SELECT period FROM used WHERE daily) "
+        "AND (until IS NULL OR begins < until)"
     )
     return calendar.coverage((_utc(begin), _utc(end)) for begin, end in spans)
