@@ -15,7 +15,7 @@ STEPS ?=
 SEED ?=
 OUT ?=
 PORT ?=
-PROFILE ?= local
+PROFILE ?=
 WORKERS ?=
 SIZE ?=
 DELAY ?=
@@ -89,7 +89,7 @@ stored = $(or $(ARCHIVE),$(notdir $(firstword $(wildcard \
 planned = $(call option,--trace,TRACE) $(foreach days,$(TRAFFIC),--traffic '$(days)') \
 	$(call option,--rate,RATE) $(call option,--machine,MACHINE) $(call option,--region,REGION) \
 	$(call option,--curve,CURVE) $(call option,--out,OUT)
-# The model of a trace of several, where somebody says which: not the default of NAME.
+# NAME where somebody says which, and not its default.
 named = $(if $(filter command,$(firstword $(origin NAME))),--name '$(NAME)')
 PROMPT_VALUE = $(value PROMPT)
 export PROMPT_VALUE
@@ -151,8 +151,9 @@ profile: install ## Measure t(b) on this machine for its workers; NAME= or ARCHI
 		$(call option,--machine,MACHINE) $(call option,--out,OUT)
 
 serve: install ## Start TorchServe with a model; NAME=, ARCHIVE=, PORT=, PROFILE=local or production
-	@$(RUN) scripts/server.py serve --profile '$(PROFILE)' $(call option,--port,PORT) \
-		$(if $(stored),--archive '$(stored)' --name '$(NAME)')
+	@$(RUN) scripts/server.py serve $(call option,--profile,PROFILE) $(call option,--port,PORT) \
+		$(if $(stored),--archive '$(stored)') $(if $(stored)$(named),--name '$(NAME)') \
+		$(if $(named)$(ARCHIVE),,--if-none)
 
 stop: ## Stop TorchServe and its workers
 	@if [ -x $(RUN) ]; then $(RUN) scripts/server.py stop; else echo "TorchServe was not running."; fi
@@ -193,9 +194,9 @@ batch: install ## Set batch size and delay, losing no request; NAME=, SIZE=, DEL
 describe: install ## Print limits, defaults and schedulers of a model; NAME=
 	@$(RUN) scripts/registry.py describe --name '$(NAME)'
 
-up: python ## Start TorchServe and the job gateway; PORT=, GATEWAY_PORT=, REDIS_URL=, RESULTS_URL=, NAME=
+up: python ## Start TorchServe and the job gateway, or what died of them; NAME=, PORT=, GATEWAY_PORT=, REDIS_URL=, RESULTS_URL=
 	@$(PYTHON) scripts/install.py gateway
-	@$(RUN) scripts/gateway.py up --name '$(NAME)' $(call option,--port,PORT) \
+	@$(RUN) scripts/gateway.py up $(named) $(call option,--port,PORT) \
 		$(call option,--gateway-port,GATEWAY_PORT) $(call option,--redis-url,REDIS_URL) \
 		$(call option,--results-url,RESULTS_URL)
 

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from serving.cli import ROOT, RUN_FOLDER, RunFolder, console, program, run, step
+from serving.cli import RUN_FOLDER, RunFolder, console, program, run, step
 from serving.demonstration import build_archive, is_current
 from serving.fleet import Fleet
 from serving.picture import curl_line, draw
 from serving.server import Server
+from serving.starting import bring_up
 
 app = program("Archives the demonstration pipeline, serves it and asks it for a picture.")
 
@@ -29,10 +30,7 @@ def demo(
     """Leaves TorchServe running; `make stop` ends it."""
     server = Server(run_folder)
     # First: a port that is taken shows at once.
-    running = server.find()
-    if running is None:
-        with step("starting TorchServe"):
-            running = server.start(ROOT / "config/config.properties", ROOT / "model_store", port)
+    running, _ = bring_up(server, port=port)
     archived = not is_current(name)
     if archived:
         console.print(f"archiving models/{name}", highlight=False)

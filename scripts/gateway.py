@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -14,25 +13,26 @@ import typer
 from diffusion_gateway.settings import read_settings
 from diffusion_gateway.stores import open_store
 from serving.cli import ROOT, RUN_FOLDER, RunFolder, console, program, run, step
-from serving.demonstration import archive_name, build_archive, is_current
+from serving.demonstration import archive_name, build_archive, built_here, has_model, is_current
 from serving.fleet import Fleet
-from serving.gateway import GatewayProcess, endpoint_of
-from serving.server import Running, Server
+from serving.gateway import GatewayProcess, endpoint_of, left_options
+from serving.model_store import archive_of, require_archive_of
+from serving.server import Server
+from serving.starting import STORE, bring_up
 
 CONFIG = ROOT / "config" / "gateway.yaml"
 
-# Workers seal checkpoints with it; every worker of a pool must have the same.
-_CHECKPOINT_KEY = "DIFFUSION_CHECKPOINT_KEY"
+_DEMONSTRATION = "emoji"
 _MODE = "continuous"
 
-app = program("TorchServe with the demonstration model, and the job gateway in front of it.")
+app = program("TorchServe with a model, and the job gateway in front of it.")
 
 Config = Annotated[Path, typer.Option(help="The gateway's settings.")]
 
 
 @app.command()
 def up(
-    name: str = "emoji",
+    name: Annotated[str, typer.Option(help="A model; else what is served, or emoji.")] = "",
     config: Config = CONFIG,
     gateway_port: int | None = None,
     port: Annotated[int | None, typer.Option(help="TorchServe's first of five ports.")] = None,
@@ -40,21 +40,35 @@ def up(
     results_url: Annotated[str, typer.Option(help="Where pictures are kept: s3://…")] = "",
     run_folder: RunFolder = RUN_FOLDER,
 ) -> None:
-    """Starts both in the background and waits until pictures can be asked for."""
-    overrides = {
+    """Starts both in the background and waits until pictures can be asked for.
+
+    What runs is left alone, and what died comes back as it was.
+    """
+    asked = {
         "port": gateway_port,
         "store_url": redis_url or None,
         "results_url": results_url or None,
     }
-    # First: a setting that is wrong or a port that is taken shows at once.
-    settings = read_settings(config, overrides)
+    named = {key: value for key, value in asked.items() if value is not None}
+    # First: a setting that is wrong, a port that is taken or a model that is nowhere shows at once.
+    settings = read_settings(config, {**left_options(run_folder), **named})
     open_store(settings.store_url)
     gateway = GatewayProcess(run_folder, config, settings)
-    if not gateway.is_running():
+    alive = gateway.is_running()
+    if not alive:
         gateway.require_port()
-        running = _serve_model(name, run_folder, port)
+    _require_model(name)
+    server = Server(run_folder)
+    running, restored = bring_up(server, port=port)
+    _serve_model(server, name, restored, alive)
+    endpoint = endpoint_of(running, server)
+    if alive and not gateway.asks(endpoint):
+        with step("ending the gateway, which asks at another address"):
+            gateway.stop()
+        alive = False
+    if not alive:
         with step("starting the gateway"):
-            gateway.start([endpoint_of(running, Server(run_folder))])
+            gateway.start([endpoint], named)
     console.print(f"The page:  {gateway.url}/", highlight=False)
     console.print("A picture by command:")
     console.out(gateway.curl_line(), highlight=False)
@@ -87,39 +101,56 @@ def keys(tenant: str = "", config: Config = CONFIG, redis_url: str = "", revoke:
     sys.exit(done.returncode)
 
 
-def _serve_model(name: str, run_folder: Path, port: int | None) -> Running:
-    """TorchServe with models/NAME in continuous mode: progress, previews and checkpoints."""
-    os.environ.setdefault(_CHECKPOINT_KEY, _checkpoint_key(run_folder))
-    server = Server(run_folder)
-    running = server.find()
-    if running is None:
-        with step("starting TorchServe"):
-            running = server.start(ROOT / "config/config.properties", ROOT / "model_store", port)
-    archived = not is_current(name, _MODE)
-    if archived:
+def _require_model(name: str) -> None:
+    """`Trouble` where neither the model store nor models/ has a model of that name."""
+    if name and not has_model(name):
+        require_archive_of(STORE, name, f", and there is no pipeline models/{name}")
+
+
+def _serve_model(server: Server, name: str, restored: list[str], alive: bool) -> None:
+    """Sees to it that NAME is served or, where it is empty, that anything is.
+
+    Args:
+        restored: models that are served again as they were.
+        alive: whether a gateway has worked with what is served.
+    """
+    management = server.management()
+    served = management.models()
+    if not name and (_DEMONSTRATION in served or not served):
+        wanted, own = _DEMONSTRATION, None
+    else:
+        wanted, own = name, archive_of(STORE, name) if name else None
+    if own is not None and has_model(wanted) and built_here(wanted):
+        # By make demo: here it is served in the mode that jobs get the most of.
+        own = None
+    if wanted and not (wanted in served and (alive or own is not None or wanted in restored)):
+        _load(server, wanted, own)
+    with step("waiting until the model is READY"):
+        found = [management.wait_ready(one) for one in ([wanted] if wanted else served)]
+    for one in found:
+        if not one.continuous:
+            console.print(
+                f"{one.name} batches in classic mode: its jobs show no steps, previews or "
+                f"checkpoints. For those: make archive MODEL=<folder> NAME={one.name} "
+                f"MODE={_MODE} FORCE=1, then make update NAME={one.name} ARCHIVE={one.name}.mar",
+                highlight=False,
+            )
+
+
+def _load(server: Server, name: str, archive: str | None) -> None:
+    """Registers an archive of the model store; None: models/NAME, archived in continuous mode."""
+    renewed = archive is None and not is_current(name, _MODE)
+    if renewed:
         console.print(f"archiving models/{name}", highlight=False)
         build_archive(name, _MODE)
+    archive = archive or f"{archive_name(name, _MODE)}.mar"
     versions = server.management().versions(name)
-    archive = f"{archive_name(name, _MODE)}.mar"
     with step(f"loading {name}") as status:
         fleet = Fleet(server, status.update)
         if not versions:
             fleet.register(archive, name)
-        elif archived or not any(found.continuous for found in versions):
+        elif renewed or not any(found.continuous for found in versions):
             fleet.update(name, archive)
-    with step("waiting until the model is READY"):
-        server.management().wait_ready(name)
-    return running
-
-
-def _checkpoint_key(run_folder: Path) -> str:
-    """A secret of this machine's own, made once."""
-    path = run_folder / "checkpoint.key"
-    if not path.exists():
-        run_folder.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(32))
-    return path.read_text().strip()
 
 
 if __name__ == "__main__":

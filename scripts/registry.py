@@ -37,16 +37,19 @@ def unregister(
     with step(f"draining {name}") as status:
         fleet = Fleet(Server(run_folder), status.update)
         removed = fleet.unregister(name, version or None, force)
-    console.print(f"Unregistered {name} {', '.join(removed)}.", highlight=False)
+    told = ", ".join(f"{found.name} {found.version}" for found in removed)
+    console.print(f"Unregistered {told}.", highlight=False)
 
 
 @app.command()
 def update(name: Name, archive: Archive, run_folder: RunFolder = RUN_FOLDER) -> None:
     """Replaces a model by another archive; requests go on and none is lost."""
     with step(f"loading {archive}") as status:
-        old, new = Fleet(Server(run_folder), status.update).update(name, archive)
-    console.print(f"{name}: {old.version} was drained, {new.version} serves.", highlight=False)
-    console.print(status_table([new]))
+        changed = Fleet(Server(run_folder), status.update).update(name, archive)
+    for old, new in changed:
+        told = f"{new.name}: {old.version} was drained, {new.version} serves."
+        console.print(told, highlight=False)
+    console.print(status_table(new for _, new in changed))
 
 
 @app.command()
@@ -68,8 +71,8 @@ def batch(
 ) -> None:
     """Sets batch size and delay; requests go on and none is lost."""
     with step(f"changing {name}") as status:
-        _, new = Fleet(Server(run_folder), status.update).rebatch(name, size, delay)
-    console.print(status_table([new]))
+        changed = Fleet(Server(run_folder), status.update).rebatch(name, size, delay)
+    console.print(status_table(new for _, new in changed))
 
 
 @app.command()

@@ -13,8 +13,10 @@ from rich.live import Live
 
 from serving.cli import ROOT, RUN_FOLDER, RunFolder, console, program, run, step
 from serving.errors import Trouble
-from serving.fleet import Fleet, require_archive
+from serving.fleet import Fleet
+from serving.model_store import require_archive, require_archive_of
 from serving.server import Server
+from serving.starting import STORE, bring_up
 from serving.table import status_table
 
 app = program("TorchServe on this machine.")
@@ -37,25 +39,36 @@ class Profile(StrEnum):
 def serve(
     archive: str = "",
     name: str = "",
+    if_none: Annotated[
+        bool, typer.Option("--if-none", help="Register it only where no model is served.")
+    ] = False,
     port: int | None = None,
-    profile: Profile = Profile.local,
-    model_store: Path = ROOT / "model_store",
+    profile: Annotated[Profile | None, typer.Option(help="As before, else local.")] = None,
+    model_store: Annotated[Path | None, typer.Option(help="As before, else model_store/.")] = None,
     run_folder: RunFolder = RUN_FOLDER,
 ) -> None:
-    """Starts TorchServe and registers ARCHIVE as NAME; both may be left out."""
+    """Starts TorchServe and registers ARCHIVE as NAME; both may be left out.
+
+    A server that died comes back with the models that it had.
+    """
     server = Server(run_folder)
+    # First: an archive that is not there shows before anything is started.
+    store = model_store or STORE
     if archive:
-        require_archive(model_store, archive)
-    if server.find() is None:
-        with step("starting TorchServe"):
-            server.start(profile.path, model_store, port)
-    running = server.require()
+        require_archive(store, archive)
+    elif name:
+        archive = require_archive_of(store, name)
+    running, _ = bring_up(
+        server, profile=profile.path if profile else None, model_store=model_store, port=port
+    )
     console.print(f"TorchServe runs: {running.inference} (process {running.pid})", highlight=False)
-    if archive and not server.management().versions(name):
+    served = server.management().models()
+    if archive and name not in served and not (served and if_none):
         with step(f"loading {archive}") as status:
             Fleet(server, status.update).register(archive, name)
-    if archive:
-        console.print(f"{name} is READY: POST {running.inference}/predictions/{name}")
+        served = [name]
+    for model in [name] if name in served else served:
+        console.print(f"{model} is READY: POST {running.inference}/predictions/{model}")
 
 
 @app.command()

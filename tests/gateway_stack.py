@@ -29,6 +29,10 @@ class Stack:
         ports = ["--port", str(self.port), "--gateway-port", str(self.gateway_port)]
         return self._run("up", *ports, *options)
 
+    def bare_up(self) -> subprocess.CompletedProcess[str]:
+        """Without a word about ports."""
+        return self._run("up")
+
     def down(self) -> subprocess.CompletedProcess[str]:
         return self._run("down")
 

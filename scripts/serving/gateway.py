@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,18 @@ _START_S = 90.0
 _GRACE_S = 10.0
 
 
+def left_options(run_folder: Path) -> dict[str, Any]:
+    """Settings that a gateway was started with, in place of its file's, and that nobody stopped."""
+    try:
+        return dict(json.loads(_options_file(run_folder).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _options_file(run_folder: Path) -> Path:
+    return run_folder.resolve() / "gateway" / "options.json"
+
+
 class GatewayProcess:
     """A gateway whose state and log are in the run folder.
 
@@ -37,6 +50,7 @@ class GatewayProcess:
         self._config = config.resolve()
         self._settings = settings
         self._pid_file = run_folder.resolve() / "gateway" / "gateway.pid"
+        self._options = _options_file(run_folder)
         self._log = run_folder.resolve() / "logs" / "gateway.log"
         self._started: subprocess.Popen[bytes] | None = None
 
@@ -65,8 +79,21 @@ class GatewayProcess:
                 f"`make up GATEWAY_PORT={free_base(8010, count=1)}`."
             )
 
-    def start(self, endpoints: list[dict[str, Any]]) -> None:
-        """Starts the gateway before these endpoints; returns when it can work."""
+    def asks(self, endpoint: dict[str, Any]) -> bool:
+        """Whether a gateway runs before this endpoint."""
+        running = self._process()
+        before = {} if running is None else running.environ()
+        return endpoint in json.loads(before.get("GATEWAY_ENDPOINTS", "[]"))
+
+    def start(
+        self, endpoints: list[dict[str, Any]], named: Mapping[str, Any] | None = None
+    ) -> None:
+        """Starts the gateway before these endpoints; returns when it can work.
+
+        Args:
+            named: settings in place of the file's, kept until the gateway is stopped: one that
+                dies comes back with the same.
+        """
         settings = self._settings
         environment = {
             **os.environ,
@@ -78,6 +105,10 @@ class GatewayProcess:
         command: list[str | Path] = [sys.executable, "-m", "diffusion_gateway", "serve"]
         command += ["--config", self._config, "--pid-file", self._pid_file]
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._options.parent.mkdir(parents=True, exist_ok=True)
+        # An address of a store may hold a password.
+        self._options.touch(mode=0o600)
+        self._options.write_text(json.dumps(dict(named or {})))
         self._reap()
         with self._log.open("w") as log:
             self._started = subprocess.Popen(
@@ -94,6 +125,7 @@ class GatewayProcess:
     def stop(self) -> bool:
         """Drains and ends the gateway; False if none ran."""
         process = self._process()
+        self._options.unlink(missing_ok=True)
         if process is None:
             return False
         with contextlib.suppress(psutil.NoSuchProcess):

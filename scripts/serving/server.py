@@ -18,6 +18,7 @@ import requests
 from serving.environment import bare_interpreter, server_environment
 from serving.errors import Trouble
 from serving.management import Management
+from serving.notes import forget_notes, read_notes
 from serving.ports import require_free
 from serving.settings import client_url, complete, ports, read_settings
 from serving.variant import remove_variants
@@ -38,6 +39,8 @@ class Running:
     certificate: str | None
     tokens: bool
     model_store: str
+    profile: str = ""
+    port: int | None = None
 
 
 class Server:
@@ -68,7 +71,7 @@ class Server:
         settings = complete(read_settings(profile), port=port, folder=profile.resolve().parents[1])
         self.sweep()
         require_free(ports(settings))
-        remove_variants(model_store)
+        remove_variants(model_store, {note.archive for note in read_notes(self.folder)})
         for place in (self.logs, self.temporary, model_store):
             place.mkdir(parents=True, exist_ok=True)
         self._config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
@@ -86,6 +89,8 @@ class Server:
             certificate=settings.get("certificate_file"),
             tokens=settings.get("disable_token_authorization") != "true",
             model_store=str(model_store.resolve()),
+            profile=str(profile.resolve()),
+            port=port,
         )
         self._state.write_text(json.dumps(asdict(running)))
         self._wait_until_up(running)
@@ -93,17 +98,19 @@ class Server:
 
     def find(self) -> Running | None:
         """The server started from this folder, if it still runs."""
-        try:
-            running = Running(**json.loads(self._state.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-        return running if self._is_alive(running.pid) else None
+        running = self._last()
+        return running if running is not None and self._is_alive(running.pid) else None
+
+    def died(self) -> Running | None:
+        """The server started from this folder, if it ended and nobody stopped it."""
+        last = self._last()
+        return last if last is not None and not self._is_alive(last.pid) else None
 
     def require(self) -> Running:
         """The running server; `Trouble` where there is none."""
         running = self.find()
         if running is None:
-            raise Trouble("TorchServe is not running; `make serve` starts it.")
+            raise Trouble("TorchServe is not running; `make serve` starts it, `make up` too.")
         return running
 
     def management(self) -> Management:
@@ -129,9 +136,12 @@ class Server:
             server = psutil.Process(running.pid)
             server.terminate()
             _wait_or_kill([server], patience)
-            remove_variants(Path(running.model_store))
+        last = self._last()
+        if last is not None:
+            remove_variants(Path(last.model_store))
         self.sweep()
         self._state.unlink(missing_ok=True)
+        forget_notes(self.folder)
         return running is not None
 
     def sweep(self) -> None:
@@ -148,6 +158,12 @@ class Server:
                 orphan.terminate()
         _wait_or_kill(orphans, patience=5)
         shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def _last(self) -> Running | None:
+        try:
+            return Running(**json.loads(self._state.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
 
     def _launch(self, python: Path, model_store: Path, log_config: Path) -> None:
         command: list[str | Path] = [python, "-m", "ts.model_server", "--start", "--ncs"]

@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Container
 from pathlib import Path
 
 import psutil
 
+from diffusion_core.errors import ConfigError
+from diffusion_core.identity import ArchiveRecord
 from serving.errors import Trouble
 from serving.registration import Registration
 
@@ -43,10 +46,17 @@ def remove_variant(model_store: Path, archive: str) -> None:
         shutil.rmtree(model_store / archive, ignore_errors=True)
 
 
-def remove_variants(model_store: Path) -> None:
-    """Removes what variants an ended server left."""
+def remove_variants(model_store: Path, kept: Container[str] = ()) -> None:
+    """Removes what variants an ended server left, but those that are `kept`."""
     for folder in model_store.glob(f"{_PREFIX}*"):
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.name not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def variant_versions(model_store: Path, name: str) -> list[str]:
+    """Versions of the variants that were made of the model `name`."""
+    prefix = f"{_PREFIX}{name}-"
+    return [folder.name.removeprefix(prefix) for folder in model_store.glob(f"{prefix}*")]
 
 
 def unpacked_folder(registration: Registration) -> Path:
@@ -57,6 +67,14 @@ def unpacked_folder(registration: Registration) -> Path:
         except (psutil.Error, ValueError):
             continue
     raise Trouble(f"{registration.name} {registration.version} has no worker that runs.")
+
+
+def identity_of(registration: Registration) -> str | None:
+    """The identity of the archive that a version's workers read; None where none runs."""
+    try:
+        return ArchiveRecord.read(unpacked_folder(registration)).identity
+    except (Trouble, ConfigError):
+        return None
 
 
 def next_version(version: str, taken: list[str]) -> str:

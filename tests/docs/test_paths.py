@@ -104,8 +104,6 @@ class Newcomer:
 def test_the_paths_can_be_walked(tmp_path: Path, page: str) -> None:
     folder = tmp_path / "clone"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*BUILT))
-    # As both pages say: a config of one's own. The one that all take is for larger pictures.
-    shutil.copy(folder / "config/models/emoji.yaml", folder / "config/models/mine.yaml")
     newcomer = Newcomer(folder)
     try:
         for command in commands(page):

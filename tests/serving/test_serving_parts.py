@@ -111,6 +111,7 @@ def test_make_help_lists_every_target() -> None:
         (["scale"], "WORKERS is missing; for example: make scale WORKERS=2"),
         (["batch"], "SIZE is missing; for example: make batch SIZE=8 DELAY=50"),
         (["status", "WORKRES=2"], "Unknown variable WORKRES"),
+        (["serve", "NAME=mien"], "model_store holds no archive of mien"),
     ],
 )
 def test_make_says_what_is_missing_or_unknown(arguments: list[str], sentence: str) -> None:

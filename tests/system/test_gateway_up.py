@@ -12,12 +12,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 import requests
 
 from gateway_stack import Stack, ended, submit
 from served import PNG
+from serving.fleet import Fleet
 from serving.ports import is_taken
+from serving.server import Server
 
 pytestmark = pytest.mark.system
 
@@ -105,6 +108,40 @@ def test_a_wrong_setting_is_one_sentence(tmp_path):
     assert refused.returncode == 1
     assert refused.stderr.startswith("store_url: must be sqlite:PATH")
     assert refused.stderr.strip().count("\n") == 0
+
+
+def test_a_model_that_is_nowhere_is_one_sentence(tmp_path):
+    stack = Stack(tmp_path)
+    refused = stack.up("--name", "mien")
+    assert refused.returncode == 1
+    told = "model_store holds no archive of mien, and there is no pipeline models/mien"
+    assert refused.stderr.startswith(told)
+    assert "make archive MODEL=<folder> NAME=mien" in refused.stderr
+    assert not is_taken(stack.port)
+
+
+@pytest.mark.full
+def test_up_brings_back_what_died(stack):
+    fleet = Fleet(Server(stack.run_folder))
+    fleet.scale("emoji", 2)
+    before = fleet.management.version("emoji").archive
+    gateway = stack.gateway_process
+    psutil.Process(Server(stack.run_folder).require().pid).kill()
+    waiting = submit(stack, num_inference_steps=3, seed=1)["job_id"]
+    # As it is typed at night: without a port, without a name.
+    again = stack.bare_up()
+    assert again.returncode == 0, again.stderr
+    assert "TorchServe had died; it serves again: emoji, emoji-2" in again.stdout
+    assert stack.gateway_process == gateway
+    management = Server(stack.run_folder).management()
+    assert [management.version(name).archive for name in ("emoji", "emoji-2")] == [before] * 2
+    assert management.inference.endswith(f":{stack.port}")
+    assert ended(stack, waiting)["status"] == "completed"
+    os.kill(gateway, signal.SIGKILL)
+    assert stack.bare_up().returncode == 0
+    assert ended(stack, submit(stack, seed=2)["job_id"])["status"] == "completed"
+    assert management.describe("emoji")["checkpoints"]
+    Fleet(Server(stack.run_folder)).scale("emoji", 1)
 
 
 def test_down_ends_both(stack):

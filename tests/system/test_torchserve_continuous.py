@@ -43,7 +43,7 @@ def test_scaling_registers_the_archive_again_and_drains_it(url: str, fleet: Flee
 
 def test_an_update_loses_no_request(url: str, fleet: Fleet) -> None:
     with Load(url) as load:
-        old, new = fleet.update("flow", "flow")
+        ((old, new),) = fleet.update("flow", "flow")
     assert old.version != new.version
     assert set(load.answers) == {200}
 

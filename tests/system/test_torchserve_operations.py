@@ -39,7 +39,7 @@ def test_a_model_that_does_not_load_is_not_registered(fleet: Fleet, pipeline: Pa
 
 def test_an_update_loses_no_request(url: str, fleet: Fleet) -> None:
     with Load(url) as load:
-        old, new = fleet.update("tiny", "tiny.mar")
+        ((old, new),) = fleet.update("tiny", "tiny.mar")
     assert old.version != new.version
     assert [found.version for found in fleet.management.versions("tiny")] == [new.version]
     assert fleet.management.models() == ["tiny"]
@@ -48,7 +48,7 @@ def test_an_update_loses_no_request(url: str, fleet: Fleet) -> None:
 
 def test_another_batch_size_loses_no_request(url: str, fleet: Fleet) -> None:
     with Load(url) as load:
-        old, new = fleet.rebatch("tiny", 3, 70)
+        ((old, new),) = fleet.rebatch("tiny", 3, 70)
     assert (new.batch_size, new.delay) == (3, 70)
     assert old.version not in {found.version for found in fleet.management.versions("tiny")}
     assert set(load.answers) == {200}
