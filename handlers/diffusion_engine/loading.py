@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,60 @@ from diffusion_engine.schedulers import scheduler_class
 
 logger = logging.getLogger(__name__)
 
+# Of the PCI ID database: a maker, and how the classes of display controllers begin.
+_NVIDIA = "0x10de"
+_DISPLAY = "0x03"
+
 
 def choose_device(setting: str, gpu_id: int | None = None) -> torch.device:
-    """The device of a worker: `auto` takes CUDA, then Apple's, then the CPU."""
+    """The device of a worker: `auto` takes CUDA, then Apple's, then the CPU.
+
+    Where `auto` comes down to the CPU of a machine that has an NVIDIA GPU, a warning says so.
+    """
     if setting == "auto":
         if torch.cuda.is_available():
             setting = "cuda"
         else:
             setting = "mps" if torch.backends.mps.is_available() else "cpu"
+        if setting == "cpu" and has_nvidia():
+            _warn_of_unused_gpu()
     if setting == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError("handler.device: cuda is set but torch finds no CUDA device")
         return torch.device("cuda", gpu_id or 0)
     return torch.device(setting)
+
+
+def has_nvidia(root: Path = Path("/")) -> bool:
+    """Whether there is an NVIDIA GPU, by its driver's files, or by the bus without a driver."""
+    if any(root.glob("dev/nvidia[0-9]*")):
+        return True
+    for vendor in root.glob("sys/bus/pci/devices/*/vendor"):
+        try:
+            maker, kind = (file.read_text().strip() for file in (vendor, vendor.with_name("class")))
+        except OSError:
+            continue
+        if maker == _NVIDIA and kind.startswith(_DISPLAY):
+            return True
+    return False
+
+
+@lru_cache(maxsize=1)
+def _warn_of_unused_gpu() -> None:
+    """Once a process."""
+    built = torch.version.cuda
+    why = (
+        f"it is built for CUDA {built} and finds no device: see nvidia-smi, and whether the driver "
+        "is as new"
+        if built
+        else "it is a build without CUDA: see TORCH_INDEX of make install"
+    )
+    logger.warning(
+        "this machine has an NVIDIA GPU that torch %s cannot use, so the CPU draws: %s; "
+        "handler.device: cuda makes that an error, cpu makes it meant",
+        torch.__version__,
+        why,
+    )
 
 
 def device_name(device: torch.device) -> str:

@@ -252,6 +252,11 @@ def _parsed(body: bytes) -> dict[str, Any]:
 def _lost(error: httpx2.TransportError) -> ConnectionLostError:
     before = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
     told = type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            told = f"its certificate is refused ({cause.verify_message})"
+        cause = cause.__cause__ or cause.__context__
     return ConnectionLostError(
         f"the model server was lost: {told}", sent=not isinstance(error, before)
     )
