@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from diffusion_costs.reports.page import write_page
 from diffusion_costs.reports.tables import show, write_csv
 from diffusion_costs.review.metering import MeteringError, Meters, read_meters
 from diffusion_costs.review.settings import Reviews, ReviewSettings
+from diffusion_costs.tags import Tags
 from serving.cli import ROOT, console, program, run, step
 from serving.errors import Trouble
 from serving.period import period
@@ -62,7 +64,7 @@ def main(
     write_csv(found, out / "cost-report.csv")
     console.print(f"\n{out / 'cost-report.html'} and cost-report.csv are written.", style="green")
     if alertmanager:
-        _send(found, alertmanager)
+        _send(found, alertmanager, _installation(config / "tags.yaml"))
 
 
 def _sources(bills: list[Path] | None, meters: Path | None, config: Path) -> tuple[Sources, str]:
@@ -87,8 +89,17 @@ def _sources(bills: list[Path] | None, meters: Path | None, config: Path) -> tup
     return sources, "Costs (generated sample)" if sample else "Costs"
 
 
-def _send(found: Report, alertmanager: str) -> None:
-    alerts = [one.document(RUNBOOKS) for one in found.alerts]
+def _installation(path: Path) -> dict[str, str]:
+    """Service and environment of the installation, where its tags are known."""
+    if not path.exists():
+        return {}
+    tags = Tags.read(path)
+    return {"service": tags.service, "environment": tags.environment}
+
+
+def _send(found: Report, alertmanager: str, installation: Mapping[str, str]) -> None:
+    now = datetime.now(UTC)
+    alerts = [one.document(RUNBOOKS, now, installation) for one in found.alerts]
     url = alertmanager.rstrip("/") + "/api/v2/alerts"
     answer = requests.post(url, json=alerts, timeout=10)
     if not answer.ok:

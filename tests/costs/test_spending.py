@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -96,9 +96,9 @@ def test_tenants_have_their_own() -> None:
         "lab": {"amount": 12, "tenant": "lab", "hard": True},
     }
     result = spent(found, days(3)[-1], metered, **budgets)
-    assert {(one.name, one.whose): round(one.spent) for one in result} == {
-        ("each", "tenant shop"): 36,
-        ("lab", "tenant lab"): 18,
+    assert {(one.name, one.whose, one.tenant): round(one.spent) for one in result} == {
+        ("each", "tenant shop", "shop"): 36,
+        ("lab", "tenant lab", "lab"): 18,
     }
     assert [one.hard for one in result if one.name == "lab"] == [True]
 
@@ -171,18 +171,41 @@ def test_egress_out_of_pattern() -> None:
 
 def test_as_alertmanager_takes_it() -> None:
     [alert] = budget_alerts(spent(bill([charge(FIRST, 10)]), FIRST, all={"amount": 9}), "USD")
-    assert alert.document("https://example.com/runbooks#") == {
+    now = datetime(2026, 9, 2, 8, tzinfo=UTC)
+    installation = {"service": "diffusion-inference", "environment": "production"}
+    assert alert.document("https://example.com/runbooks#", now, installation) == {
         "labels": {
             "alertname": "BudgetSpent100",
             "severity": "critical",
             "topic": "cost",
             "source": "bill",
+            "service": "diffusion-inference",
+            "environment": "production",
             "budget": "all",
-            "whose": "everything",
             "threshold": "100",
         },
         "annotations": {
             "summary": "all (everything): 10.00 USD spent by 2026-09-01, 100 % of 9.00 reached.",
             "runbook_url": "https://example.com/runbooks#budgetspent100",
         },
+        "startsAt": "2026-09-02T08:00:00+00:00",
+        "endsAt": "2026-09-03T10:00:00+00:00",
     }
+
+
+def test_a_budgets_own_environment_and_tenant_are_its_alerts() -> None:
+    found = bill([charge(FIRST, 10, environment="staging"), charge(FIRST, 10)])
+    budgets: dict[str, Any] = {
+        "staging": {"amount": 9, "tags": {**SERVICE, "environment": "staging"}},
+        "each": {"amount": 3, "tenant": "*"},
+    }
+    alerts = budget_alerts(spent(found, FIRST, meters(FIRST, lab=6, shop=12), **budgets), "USD")
+    installation = {"service": "other", "environment": "production"}
+    now = datetime(2026, 9, 2, tzinfo=UTC)
+    labels = [alert.document("", now, installation)["labels"] for alert in alerts]
+    told = [{key: one.get(key) for key in ("service", "environment", "tenant")} for one in labels]
+    assert told == [
+        {"service": "diffusion-inference", "environment": "staging", "tenant": None},
+        {"service": "other", "environment": "production", "tenant": "shop"},
+        {"service": "other", "environment": "production", "tenant": "lab"},
+    ]

@@ -99,7 +99,7 @@ class Report:
     @property
     def threshold(self) -> Spending | None:
         """The budget whose threshold the daily costs are shown against: the widest, by month."""
-        months = [one for one in self.spendings if "tenant" not in one.whose]
+        months = [one for one in self.spendings if one.tenant is None]
         return max(months, key=lambda one: one.limit, default=None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime, timedelta
 from statistics import median
 from typing import Any, Literal
 
@@ -18,6 +18,11 @@ Severity = Literal["info", "warning", "critical"]
 # The names are those of Prometheus's own alerts on costs: a page of the runbooks serves both.
 _BUDGETS: tuple[tuple[int, Severity], ...] = ((100, "critical"), (75, "warning"), (50, "info"))
 
+STANDS = timedelta(hours=26)
+"""So long an alert stands without being sent again: a daily report renews it, with two hours to
+spare, and what the report no longer says ends. Without an end Alertmanager would call it over after
+its own `resolve_timeout`, which is minutes."""
+
 
 @dataclass(frozen=True)
 class Alert:
@@ -28,10 +33,20 @@ class Alert:
     summary: str
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def document(self, runbook: str) -> dict[str, Any]:
-        """The body of Alertmanager's API, version 2; the same labels are the same alert."""
+    def document(
+        self, runbook: str, now: datetime, installation: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The body of Alertmanager's API, version 2; the same labels are the same alert.
+
+        Args:
+            runbook: what the address of a section begins with.
+            now: with a time zone.
+            installation: service and environment, as Prometheus has them on its alerts; an alert
+                that has its own keeps them.
+        """
         return {
             "labels": {
+                **installation,
                 "alertname": self.name,
                 "severity": self.severity,
                 # As the receivers know what concerns those who pay.
@@ -40,13 +55,15 @@ class Alert:
                 **self.labels,
             },
             "annotations": {"summary": self.summary, "runbook_url": runbook + self.name.lower()},
+            "startsAt": now.isoformat(),
+            "endsAt": (now + STANDS).isoformat(),
         }
 
 
 def budget_alerts(spendings: Iterable[Spending], currency: str) -> Iterator[Alert]:
     """One for each budget whose threshold is reached, actual, and one where it is foretold."""
     for one in spendings:
-        labels = {"budget": one.name, "whose": one.whose}
+        labels = _labels(one)
         actual = one.reached(one.spent)
         if actual is not None:
             yield Alert(
@@ -66,6 +83,13 @@ def budget_alerts(spendings: Iterable[Spending], currency: str) -> Iterator[Aler
                 f"{foretold:g} % of {one.limit:,.2f} reached.",
                 {**labels, "threshold": f"{foretold:g}"},
             )
+
+
+def _labels(spending: Spending) -> dict[str, str]:
+    """As Prometheus's alerts have them, by which receivers know which alerts speak of the same."""
+    own = {key: spending.tags[key] for key in ("service", "environment") if key in spending.tags}
+    tenant = {} if spending.tenant is None else {"tenant": spending.tenant}
+    return {**own, "budget": spending.name, **tenant}
 
 
 def _step(threshold: float) -> tuple[int, Severity]:

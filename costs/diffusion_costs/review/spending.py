@@ -9,7 +9,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from diffusion_costs.bills.charges import Bill, Charge
-from diffusion_costs.budgets import Budget, Budgets
+from diffusion_costs.budgets import Budget, Budgets, TagKey
 from diffusion_costs.calendar import Calendar
 from diffusion_costs.money import Money
 from diffusion_costs.review.anomalies import judge
@@ -27,12 +27,15 @@ Worth = Callable[[Money, date], Decimal]
 class Spending:
     """A budget in the period under way.
 
-    whose: tags or tenant, in words. spent: up to `last`, the last complete day. expected, low,
-    high: at the period's end, with what was spent; None: too few days to tell.
+    whose: tags or tenant, in words. tenant: None: a budget by `tags`. spent: up to `last`, the last
+    complete day. expected, low, high: at the period's end, with what was spent; None: too few days
+    to tell.
     """
 
     name: str
     whose: str
+    tenant: str | None
+    tags: Mapping[TagKey, str]
     first: date
     last: date
     ends: date
@@ -72,13 +75,11 @@ def spendings(
         period = _period(budgets, name, last)
         if budget.tenant is None:
             daily = bill.daily(one for one in bill.charges if budget.covers(_tags(one)))
-            whose = _words(budget)
-            yield _spending(bill, name, whose, budget, limit, period, last, daily, settings)
+            yield _spending(bill, name, None, budget, limit, period, last, daily, settings)
             continue
         for tenant, spent in tenants.items():
             if name in budgets.of_tenant(tenant):
-                whose = f"tenant {tenant}"
-                yield _spending(bill, name, whose, budget, limit, period, last, spent, settings)
+                yield _spending(bill, name, tenant, budget, limit, period, last, spent, settings)
 
 
 def _period(budgets: Budgets, name: str, day: date) -> Period:
@@ -115,7 +116,7 @@ def _tenants(
 def _spending(
     bill: Bill,
     name: str,
-    whose: str,
+    tenant: str | None,
     budget: Budget,
     limit: Decimal,
     period: Period,
@@ -127,7 +128,9 @@ def _spending(
     ahead = foretell(bill, daily, last, Period(last + timedelta(days=1), period.last), settings)
     return Spending(
         name=name,
-        whose=whose,
+        whose=_words(budget) if tenant is None else f"tenant {tenant}",
+        tenant=tenant,
+        tags=budget.tags,
         first=period.first,
         last=last,
         ends=period.last,
