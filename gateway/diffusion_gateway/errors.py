@@ -103,11 +103,15 @@ class QueueFullError(ServingError):
 
 
 class StoreUnavailableError(ServingError):
-    """The job store cannot be reached or cannot keep anything: nothing was accepted."""
+    """The job store cannot be reached or cannot keep anything: nothing was changed."""
 
     status = 503
     code = "store_unavailable"
     kind = "infrastructure"
+
+
+class StoreUnansweredError(StoreUnavailableError):
+    """The job store was asked and has not answered: it may have done it, or do so yet."""
 
 
 class ResultsUnavailableError(ServingError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,11 +21,13 @@ from diffusion_gateway.errors import (
     BudgetSpentError,
     QueueFullError,
     ResultsUnavailableError,
+    StoreUnansweredError,
+    StoreUnavailableError,
     TooManyJobsError,
 )
 from diffusion_gateway.job import LANES, Job, Result, new_id
 from diffusion_gateway.metrics import asked_model
-from diffusion_gateway.notify.public_network import is_public
+from diffusion_gateway.notify.public_network import may_be_public
 from diffusion_gateway.options import JobOptions, split
 from diffusion_gateway.settings import GatewaySettings
 from diffusion_gateway.stores.store import JobStore, Submitted
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from diffusion_gateway.storage.results import ResultStore
     from diffusion_gateway.upstream.catalog import Catalog, ServedModel
     from diffusion_gateway.waits import Waits
+
+logger = logging.getLogger(__name__)
 
 _DRAWN_BITS = 53
 """Drawn seeds stay below 2**53, which every JSON reader holds exactly."""
@@ -104,7 +108,8 @@ class Intake:
         Raises:
             InvalidFieldError, UnknownModelError, IdempotencyConflictError, BudgetSpentError,
             QueueFullError, TooManyJobsError, OverloadedError (a deadline that cannot be met),
-            StoreUnavailableError, ResultsUnavailableError.
+            StoreUnavailableError (as StoreUnansweredError the job may be kept),
+            ResultsUnavailableError.
         """
         with self._parts.traces.span("accept", traceparent) as span:
             draft = await self._read(fields, tenant, form=form)
@@ -147,8 +152,7 @@ class Intake:
         """Says at once what delivery would refuse in silence; names are looked at only then."""
         if options.webhook is None or self._parts.settings.webhook_private_addresses:
             return
-        host = urlsplit(options.webhook.url).hostname or ""
-        if host == "localhost" or (_is_address(host) and not is_public(host)):
+        if not may_be_public(urlsplit(options.webhook.url).hostname or ""):
             raise InvalidFieldError("webhook.url: must be a public address", field="webhook.url")
 
     def _draft(
@@ -188,29 +192,44 @@ class Intake:
     async def _keep(self, draft: _Draft, tenant: Tenant) -> Submitted:
         """Files first, then the record: a job that is kept has all it needs."""
         job, parts = draft.job, self._parts
-        stored = False
+        found = None
         try:
             for name, data in draft.files.items():
-                stored = True
                 await parts.results.put(job.inputs[name], data, "application/octet-stream")
             found = await self._found(job)
-            stored = stored or found is not None
             submitted = await self._submit(job, tenant)
+        except (StoreUnansweredError, asyncio.CancelledError):
+            # The job may be kept all the same, and then needs its files; the sweep finds what
+            # nobody owns.
+            raise
         except BaseException:
-            if stored:
-                await self._forget_files(job)
+            await self._forget_files(draft, found)
             raise
         if not submitted.created:
-            if stored:
-                await self._forget_files(job)
+            await self._forget_files(draft, found)
             return submitted
-        if found is not None and await parts.store.complete_cached(job.id, found):
-            ended = await parts.store.get(job.id)
-            parts.metrics.job_ended(ended)
-            return Submitted(ended, created=True)
-        await self._check_deadline(submitted.job)
-        self.on_queued()
-        return submitted
+        return await self._kept(submitted, found)
+
+    async def _kept(self, submitted: Submitted, found: Result | None) -> Submitted:
+        """Ends a job that is kept with what was `found` for it, or refuses one that cannot be done
+        in time, which is known only now that it has a place in the queue. A store that fails on the
+        way there takes nothing back."""
+        job, parts = submitted.job, self._parts
+        try:
+            if found is not None and await parts.store.complete_cached(job.id, found):
+                submitted = Submitted(await parts.store.get(job.id), created=True)
+                parts.metrics.job_ended(submitted.job)
+                return submitted
+            late = await self._late(job)
+        except StoreUnavailableError as error:
+            logger.warning("job %s is kept, no more is known of it: %s", job.id, error.message)
+            late = None
+        if late is None:
+            self.on_queued()
+            return submitted
+        await parts.store.delete(job.id)
+        await self._delete_files(job)
+        raise late
 
     async def _found(self, job: Job) -> Result | None:
         if not job.cache_keys:
@@ -241,37 +260,29 @@ class Intake:
             error.retry_after = error.retry_after or await parts.waits.for_room(None)
             raise
 
-    async def _check_deadline(self, job: Job) -> None:
-        """Refuses a job that cannot be done in time, even if all goes well.
-
-        Its place in the queue is known only once it has one, so it is taken back out.
-        """
+    async def _late(self, job: Job) -> OverloadedError | None:
+        """What to say of a job that cannot be done in time, even if all goes well."""
         if job.deadline is None:
-            return
+            return None
         interval = await self._parts.estimator.interval(job)
         left = job.deadline - time.time()
         if interval is None or interval.low <= left:
-            return
-        await self._parts.store.delete(job.id)
-        await self._forget_files(job)
-        raise OverloadedError(
+            return None
+        return OverloadedError(
             "deadline: cannot be met",
             field="deadline",
             bound={"minimum": math.ceil(interval.low)},
             retry_after=interval.low - left,
         )
 
-    async def _forget_files(self, job: Job) -> None:
+    async def _forget_files(self, draft: _Draft, found: Result | None) -> None:
+        """Deletes the files of a job that is not kept, where there are any."""
+        if draft.files or found is not None:
+            await self._delete_files(draft.job)
+
+    async def _delete_files(self, job: Job) -> None:
         try:
             await self._parts.results.delete_job(job)
         except ServingError:
             # Upkeep finds what nobody owns; the client's answer matters more.
             return
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from diffusion_costs.money import Money
+from diffusion_gateway.errors import StoreUnavailableError
 from diffusion_gateway.job import Cost, Event, Job, Picture, Status
 
 if TYPE_CHECKING:
@@ -66,8 +68,14 @@ class Documents:
         return document
 
     async def place(self, job: Job) -> dict[str, Any]:
-        """Where the job waits (1: it is next) and the seconds until its end, as estimated."""
+        """Where the job waits (1: it is next) and the seconds until its end, as estimated; without
+        what the store does not tell, since it has kept the job."""
         found: dict[str, Any] = {}
+        with suppress(StoreUnavailableError):
+            await self._find_place(job, found)
+        return found
+
+    async def _find_place(self, job: Job, found: dict[str, Any]) -> None:
         if job.status is Status.PENDING:
             position = await self._gateway.store.position(job)
             if position is not None:
@@ -76,7 +84,6 @@ class Documents:
         if interval is not None:
             found["estimated_time"] = round(interval.expected, 3)
             found["estimated_interval"] = [round(interval.low, 3), round(interval.high, 3)]
-        return found
 
     def event(self, event: Event, job: Job) -> dict[str, Any]:
         """An event that is not the last; the last one is the job's document."""

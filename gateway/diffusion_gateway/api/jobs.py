@@ -21,6 +21,7 @@ from diffusion_gateway.api.leaving import left
 from diffusion_gateway.api.problems import UnsupportedTypeError
 from diffusion_gateway.api.reference import GENERATE_BODY, TICKET_BODY, headers, problems
 from diffusion_gateway.api.schemas import JobDocument, JobPage, TicketDocument
+from diffusion_gateway.errors import StoreUnavailableError
 from diffusion_gateway.job import Job, Status
 from diffusion_gateway.tenants import Tenant
 from diffusion_gateway.tickets import WATCH_S
@@ -138,10 +139,13 @@ async def _ended(request: Request, job: Job, tenant: Tenant, wait_s: float) -> J
     try:
         with gateway.watchers.place(tenant.name, "wait"):
             await _wait(request, job, wait_s)
-    except OverloadedError:
-        # Too many wait already. The job is kept, so this is no failure.
+    except (OverloadedError, StoreUnavailableError):
+        # Too many wait already, or nothing can be heard. The job is kept, so this is no failure.
         pass
-    return await gateway.store.get(job.id)
+    try:
+        return await gateway.store.get(job.id)
+    except StoreUnavailableError:
+        return job
 
 
 async def _wait(request: Request, job: Job, wait_s: float) -> None:

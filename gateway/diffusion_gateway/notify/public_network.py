@@ -58,6 +58,15 @@ def is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast and not within
 
 
+def may_be_public(host: str) -> bool:
+    """Whether a URL's host may be one of the public Internet's: names are looked up later."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return host != "localhost"
+    return is_public(host)
+
+
 class PublicNetwork(httpcore2.AsyncNetworkBackend):
     """Opens connections for an HTTP client.
 

@@ -13,17 +13,19 @@ from typing import Any, TypeVar
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
 from diffusion_core.errors import ConfigError
 from diffusion_core.fair_queue import STRETCH
-from diffusion_gateway.errors import StoreUnavailableError
+from diffusion_gateway.errors import StoreUnansweredError, StoreUnavailableError
 from diffusion_gateway.stores.event_hub import KEPT, STRIDE
 from diffusion_gateway.stores.store import MAX_ATTEMPTS
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_Failures = tuple[type[Exception], ...]
 
 PREFIX = "diffusion:{jobs}:"
 
@@ -51,6 +53,9 @@ _REPEATABLE = frozenset(
     )
 )
 """What may be said twice: the second time nothing changes, and the answer is the same."""
+_INSISTED = frozenset(("submit",))
+"""What is said twice even where the first time was not answered for long: who hears that nothing is
+known of a submission has to send it all again."""
 
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 
@@ -104,12 +109,14 @@ class RedisLink:
     async def call(self, operation: str, *arguments: Any) -> Any:
         """Runs an operation of the script, whole or not at all; None is sent as empty text."""
         sent = [operation, *("" if argument is None else argument for argument in arguments)]
-        again = operation in _REPEATABLE
+        again: _Failures = (ConnectionError,) if operation in _REPEATABLE else ()
+        if operation in _INSISTED:
+            again = (ConnectionError, TimeoutError)
         return await self.guarded(lambda: self._script(keys=[PREFIX], args=sent), again=again)
 
-    async def guarded(self, command: Callable[[], Awaitable[T]], *, again: bool = False) -> T:
-        """Awaits a command, once more if its connection fails and it may be repeated;
-        `StoreUnavailableError`.
+    async def guarded(self, command: Callable[[], Awaitable[T]], *, again: _Failures = ()) -> T:
+        """Awaits a command, once more after failures that it may be repeated after;
+        `StoreUnavailableError`, `StoreUnansweredError` where it may have been carried out.
 
         A caller that is cancelled leaves the command to itself. Cut short, it would cost its
         connection, and Python's wait_for inside the client loses some cancellations (before 3.12).
@@ -118,7 +125,7 @@ class RedisLink:
             raise StoreUnavailableError("the job store is closed")
         return await asyncio.shield(asyncio.ensure_future(self._run(command, again)))
 
-    async def _run(self, command: Callable[[], Awaitable[T]], again: bool) -> T:
+    async def _run(self, command: Callable[[], Awaitable[T]], again: _Failures) -> T:
         try:
             return await command()
         except (RedisError, OSError) as error:
@@ -126,17 +133,26 @@ class RedisLink:
             if isinstance(error, ConnectionError):
                 # The other connections were made before it went away, too.
                 await self._pool.disconnect(inuse_connections=False)
-                if again:
-                    return await self._run(command, again=False)
-            raise StoreUnavailableError(f"the job store failed: {type(error).__name__}") from None
+            if isinstance(error, again):
+                return await self._run(command, again=())
+            if _refused(error):
+                raise StoreUnavailableError("the job store refused it") from None
+            raise StoreUnansweredError(
+                f"the job store has not answered ({type(error).__name__}) and may have done it"
+            ) from None
 
     def _note(self, error: Exception) -> None:
         now = time.monotonic()
         if self._failed_at is None or now - self._failed_at > _QUIET_S:
             logger.error("the job store failed: %s: %s", type(error).__name__, error)
         self._failed_at = now
-        if not isinstance(error, ResponseError):
+        if not _refused(error):
             self.lost_at = now
+
+
+def _refused(error: Exception) -> bool:
+    """Whether Redis answered, and so did nothing: a script that fails leaves nothing behind."""
+    return isinstance(error, ResponseError)
 
 
 def _source() -> str:
