@@ -37,6 +37,10 @@ gpu_utilization_percent{{gpu_id="0"}} {first}
 gpu_utilization_percent{{gpu_id="1"}} {second}
 diffusion_pending_steps{{model="sdxl",worker="0"}} {steps}
 diffusion_pending_steps{{model="sdxl",worker="1"}} 5
+diffusion_pending_steps{{model="sdxl",worker="2"}} 9000
+diffusion_worker_heartbeat_timestamp_seconds{{model="sdxl",worker="0"}} {now}
+diffusion_worker_heartbeat_timestamp_seconds{{model="sdxl",worker="1"}} {now}
+diffusion_worker_heartbeat_timestamp_seconds{{model="sdxl",worker="2"}} {long_ago}
 """
 
 
@@ -233,9 +237,10 @@ async def test_every_query_returns_the_number_that_it_should(
     redis.clear()
     empty = await told(redis)
     silent = "diffusion_gateway_store_up 0\n"
+    heard = {"now": time.time(), "long_ago": time.time() - 600}
     pods = [
-        ("torchserve", POD.format(first=90, second=70, steps=395), {"pod": "a"}),
-        ("torchserve", POD.format(first=100, second=60, steps=400), {"pod": "b"}),
+        ("torchserve", POD.format(first=90, second=70, steps=395, **heard), {"pod": "a"}),
+        ("torchserve", POD.format(first=100, second=60, steps=400, **heard), {"pod": "b"}),
     ]
     own = {**HERE, "gpu_pool": "a10g"}
     spot = {**HERE, "gpu_pool": "spot-g5"}
@@ -266,7 +271,8 @@ async def test_every_query_returns_the_number_that_it_should(
         assert wanted(asked["jobs"], waits + LEASED["a10g"]) == 3
         theirs = triggers(pool="pool-spot-g5")["jobs"]["metadata"]["query"]
         assert ask(url, theirs) == waits + LEASED["spot-g5"]
-        # Of a pool's pods only: 395 + 5 and 400 + 5 steps; 80 % of one and 80 % of the other.
+        # Of a pool's pods only, a dead worker's apart: 395 + 5 and 400 + 5 steps; 80 % of one and
+        # 80 % of the other.
         assert ask(url, queries["pending-steps"]) == 805
         assert wanted(asked["pending-steps"], 805) == 3
         assert ask(url, queries["gpu-utilization"]) == 160

@@ -13,9 +13,13 @@ where a gateway says that the store answers and there are none, nothing where no
 (sum(max by (model) (diffusion_gateway_pool_queue_jobs{ {{- $where }},pool="{{ .pool.purchase }}"})) or {{ $none }}) + (sum(diffusion_gateway_jobs_in_hand{namespace="{{ .root.Release.Namespace }}",gpu_pool="{{ .name }}"}) or {{ $none }})
 {{- end -}}
 
-{{/* Steps that the pool's engines still have before them. */}}
+{{/*
+Steps that the pool's engines still have before them. A worker that died in a living pod keeps the steps that
+it had, so those count that have reported within two minutes.
+*/}}
 {{- define "diffusion.stepsQuery" -}}
-sum(diffusion_pending_steps{namespace="{{ .root.Release.Namespace }}",gpu_pool="{{ .name }}"})
+{{- $where := printf "namespace=\"%s\",gpu_pool=\"%s\"" .root.Release.Namespace .name -}}
+sum(diffusion_pending_steps{ {{- $where }}} and on (instance, model, worker) (time() - diffusion_worker_heartbeat_timestamp_seconds{ {{- $where }}} < 120))
 {{- end -}}
 
 {{/* Each pod's mean over its GPUs, added up: divided by pods it is the pool's mean. */}}
