@@ -11,6 +11,7 @@ import duckdb
 import pytest
 from focus_rows import HOUR, row, write
 
+from diffusion_core.errors import ConfigError
 from diffusion_costs.bills.charges import Bill
 from diffusion_costs.bills.focus import NEEDED, BillError
 from diffusion_costs.bills.reading import read_bill
@@ -78,6 +79,18 @@ def test_rows_that_cannot_be_read_are_told_and_left_out(tmp_path: Path) -> None:
         ({"ChargePeriodStart": "soon"}, "ChargePeriodStart is not a date", "'soon'", "3"),
         ({"BillingCurrency": ""}, "BillingCurrency is missing", "", "3"),
         ({"end": FIRST - HOUR}, "ChargePeriodEnd is before", "2026-08-31", "3"),
+        ({"ChargePeriodEnd": "infinity"}, "ChargePeriodEnd is out of range", "infinity", "3"),
+        ({"BillingPeriodEnd": "20261-10-01"}, "BillingPeriodEnd is out of range", "20261-", "3"),
+        ({"BillingPeriodStart": "0001-01-01"}, "BillingPeriodStart is out of", "0001-", "3"),
+        (
+            {
+                "ChargePeriodStart": "9999-12-31T00:00:00Z",
+                "ChargePeriodEnd": "9999-12-31T23:59:59Z",
+            },
+            "ChargePeriodStart is out of range",
+            "9999-12-31T00",
+            "3",
+        ),
     ]
     rows = [row(**{"BilledCost": "3", **fields}) for fields, *_ in wrong]
     bill = bill_of(tmp_path, [row(BilledCost="5"), *rows])
@@ -274,6 +287,15 @@ def test_files_that_are_no_exports(tmp_path: Path) -> None:
 def test_the_settings_file() -> None:
     settings = read_document(ROOT / "config" / "bills.yaml", BillSettings)
     assert settings.categories[-1].category == "operations"
+
+
+def test_a_pattern_that_the_engine_does_not_take_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bills.yaml"
+    for pattern, told in (("(?!foo)bar", "invalid perl operator"), ("(", "missing )")):
+        path.write_text(f'categories: [{{category: x, pattern: "{pattern}"}}]')
+        with pytest.raises(ConfigError, match=r"categories.0.pattern: .*RE2: ") as refused:
+            read_document(path, BillSettings)
+        assert told in refused.value.message
 
 
 def test_categories(tmp_path: Path) -> None:

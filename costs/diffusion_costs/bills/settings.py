@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
+import duckdb
 from pydantic import Field, field_validator
 
 from diffusion_costs.bills.focus import SERVICE_CATEGORIES
 from diffusion_costs.documents import Currency, Document
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$")]
+
+
+def _fault(pattern: str) -> str | None:
+    """What the engine that is to use a pattern has against it; it takes no look-around."""
+    with duckdb.connect() as engine:
+        try:
+            engine.execute("SELECT regexp_matches('', ?, 'i')", [pattern]).fetchall()
+        except duckdb.Error as error:
+            return str(error).splitlines()[0].partition(": ")[2]
+    return None
 
 
 class CategoryRule(Document):
@@ -33,11 +43,9 @@ class CategoryRule(Document):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"is not a regular expression: {error}") from None
+        fault = None if value is None else _fault(value)
+        if fault is not None:
+            raise ValueError(f"is not a regular expression of RE2: {fault}")
         return value
 
 

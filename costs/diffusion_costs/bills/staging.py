@@ -20,6 +20,8 @@ from diffusion_costs.tags import KEYS, KUBERNETES_PREFIX
 # 18 digits after the point, as FOCUS's providers write at most, and 20 before it.
 MONEY = "DECIMAL(38, 18)"
 
+_EARLIEST, _LATEST = "TIMESTAMP '1970-01-01'", "TIMESTAMP '2200-01-01'"
+
 _TEXTS = ("ServiceName", "ServiceSubcategory", "SkuMeter", "SkuId", "ChargeDescription")
 _CSV = (".csv", ".csv.gz", ".csv.zst")
 _PARQUET = (".parquet",)
@@ -213,6 +215,11 @@ def _tags() -> Iterator[str]:
 def _faults(texts: dict[str, str], typed: dict[str, str]) -> tuple[str, str]:
     """What is wrong with a row, in words, and the value that is; both NULL for a good one."""
     faults, values = [], []
+    for name in focus.TIMES:
+        # An export's "for ever" is none of a calendar's days.
+        beyond = f"{typed[name]} NOT BETWEEN {_EARLIEST} AND {_LATEST}"
+        faults.append(f"WHEN {beyond} THEN '{name} is out of range (1970 to 2199)'")
+        values.append(f"WHEN {beyond} THEN {texts[name]}")
     for name, value in typed.items():
         what = "a number" if name in focus.COSTS else "a date and time of ISO 8601"
         faults.append(f"WHEN {texts[name]} IS NULL THEN '{name} is missing'")
