@@ -44,7 +44,7 @@ def _one(bench: Bench, model: Model) -> dict[str, Any]:
         engine.warm_up(model, 1)
         rounds = []
         with ThreadPoolExecutor(1) as files:
-            for number in range(bench.scaled(15)):
+            for number in range(bench.scaled(40)):
                 bench.say(f"{model.name}: previews, round {number + 1}")
                 rounds.append(_taken(engine, model, fitted, files, turned=number % 2 == 1))
         shown = _recognised(engine, model, fitted, bench.scaled(100, 2))

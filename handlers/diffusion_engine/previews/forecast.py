@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log, sqrt
 from typing import Any
@@ -21,13 +22,15 @@ NOTES = "_forecast_notes"
 @dataclass(slots=True)
 class _Notes:
     """The latents as the model saw them, and the last step: the model's answer, its time, the
-    latents it stepped from, and the clean latents if the scheduler told them."""
+    latents it stepped from, and the clean latents if the scheduler told them. Its alphas are
+    numbers here: one of a tensor's is an operation, at every step."""
 
     seen: torch.Tensor | None = None
     answer: torch.Tensor | None = None
     timestep: Any = None
     sample: torch.Tensor | None = None
     told: torch.Tensor | None = None
+    alphas: list[float] | None = None
 
 
 def listen(scheduler: Any) -> None:
@@ -49,7 +52,7 @@ def foreseen(scheduler: Any) -> torch.Tensor | None:
     if notes.answer is None or notes.sample is None or notes.timestep is None:
         return None
     answer, sample = notes.answer.float(), notes.sample.float()
-    config, time = scheduler.config, float(torch.as_tensor(notes.timestep).reshape(-1)[0])
+    config, time = scheduler.config, _number(notes.timestep)
     kind = config.get("prediction_type")
     if kind == "flow_prediction" or type(scheduler).__name__.startswith("FlowMatch"):
         # Flows count time as the share of noise in the latents.
@@ -59,7 +62,9 @@ def foreseen(scheduler: Any) -> torch.Tensor | None:
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None or config.get("timestep_type", "discrete") != "discrete":
         return notes.told
-    alpha, sigma = _signal_and_noise(alphas, time)
+    if notes.alphas is None:
+        notes.alphas = alphas.tolist()
+    alpha, sigma = _signal_and_noise(notes.alphas, time)
     if kind == "v_prediction":
         return torch.sub(alpha * sample, answer, alpha=sigma)
     if kind == "epsilon" and alpha:
@@ -67,11 +72,18 @@ def foreseen(scheduler: Any) -> torch.Tensor | None:
     return notes.told
 
 
-def _signal_and_noise(alphas: torch.Tensor, time: float) -> tuple[float, float]:
+def _number(timestep: Any) -> float:
+    """A time that may be a number, a tensor of one, or one for each row, which are the same."""
+    if isinstance(timestep, torch.Tensor) and timestep.numel() > 1:
+        timestep = timestep.flatten()[0]
+    return float(timestep)
+
+
+def _signal_and_noise(alphas: Sequence[float], time: float) -> tuple[float, float]:
     """α and σ at a time that may lie between two that the model was trained at."""
     low = max(0, min(int(time), len(alphas) - 1))
     high = min(low + 1, len(alphas) - 1)
-    squared, after = float(alphas[low]), float(alphas[high])
+    squared, after = alphas[low], alphas[high]
     if 0 < after <= squared < 1:
         odds, odds_after = (log((1 - one) / one) for one in (squared, after))
         squared = 1 / (1 + exp(odds + (time - low) * (odds_after - odds)))
