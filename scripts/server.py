@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +15,9 @@ from rich.live import Live
 from serving.cli import ROOT, RUN_FOLDER, RunFolder, console, program, run, step
 from serving.errors import Trouble
 from serving.fleet import Fleet
+from serving.foreground import foreground
 from serving.model_store import require_archive, require_archive_of
-from serving.server import Server
+from serving.server import Running, Server
 from serving.starting import STORE, bring_up
 from serving.table import status_table
 
@@ -45,6 +47,9 @@ def serve(
     port: int | None = None,
     profile: Annotated[Profile | None, typer.Option(help="As before, else local.")] = None,
     model_store: Annotated[Path | None, typer.Option(help="As before, else model_store/.")] = None,
+    stay: Annotated[
+        bool, typer.Option("--foreground", help="Stay, and end TorchServe at SIGTERM.")
+    ] = False,
     run_folder: RunFolder = RUN_FOLDER,
 ) -> None:
     """Starts TorchServe and registers ARCHIVE as NAME; both may be left out.
@@ -58,9 +63,16 @@ def serve(
         require_archive(store, archive)
     elif name:
         archive = require_archive_of(store, name)
-    running, _ = bring_up(
-        server, profile=profile.path if profile else None, model_store=model_store, port=port
-    )
+    with foreground(server) if stay else nullcontext():
+        running, _ = bring_up(
+            server, profile=profile.path if profile else None, model_store=model_store, port=port
+        )
+        _register(server, running, archive, name, if_none)
+        if stay:
+            server.wait()
+
+
+def _register(server: Server, running: Running, archive: str, name: str, if_none: bool) -> None:
     console.print(f"TorchServe runs: {running.inference} (process {running.pid})", highlight=False)
     served = server.management().models()
     if archive and name not in served and not (served and if_none):

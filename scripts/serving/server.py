@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import requests
 
+from serving.certificate import refusal, unfit
 from serving.environment import bare_interpreter, server_environment
 from serving.errors import Trouble
 from serving.management import Management
@@ -129,19 +130,30 @@ class Server:
             session.trust_env = False
             return session.get(f"{self.require().metrics}/metrics", timeout=10).text
 
-    def stop(self, patience: float = 60.0) -> bool:
-        """Ends TorchServe and its workers and removes what they unpacked; False if none ran."""
+    def wait(self) -> None:
+        """Returns never: `Trouble` when TorchServe ends."""
+        running = self.require()
+        while self._is_alive(running.pid):
+            time.sleep(0.5)
+        raise Trouble(f"TorchServe has ended: {self._last_words()}")
+
+    def stop(self, patience: float = 60.0, *, forget: bool = True) -> bool:
+        """Ends TorchServe and its workers and removes what they unpacked; False if none ran.
+
+        The next start brings back what was served, as after a death, unless it is to `forget`.
+        """
         running = self.find()
         if running is not None:
             server = psutil.Process(running.pid)
             server.terminate()
             _wait_or_kill([server], patience)
-        last = self._last()
-        if last is not None:
-            remove_variants(Path(last.model_store))
         self.sweep()
-        self._state.unlink(missing_ok=True)
-        forget_notes(self.folder)
+        if forget:
+            last = self._last()
+            if last is not None:
+                remove_variants(Path(last.model_store))
+            self._state.unlink(missing_ok=True)
+            forget_notes(self.folder)
         return running is not None
 
     def sweep(self) -> None:
@@ -193,9 +205,15 @@ class Server:
         while time.monotonic() < end:
             if not self._is_alive(running.pid):
                 raise Trouble(f"TorchServe did not start: {self._last_words()}")
-            with contextlib.suppress(requests.ConnectionError, OSError, Trouble):
+            try:
                 management.models()
                 return
+            except (requests.ConnectionError, OSError, Trouble) as error:
+                refused = refusal(error)
+            if refused is not None:
+                # It would go on, and no tool could speak to it.
+                self.stop()
+                raise unfit(refused, running.certificate)
             time.sleep(0.2)
         raise Trouble(f"TorchServe does not answer after {patience:.0f} s: {self._last_words()}")
 

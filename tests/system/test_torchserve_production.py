@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import requests
 
 from served import ROOT
+from serving.errors import Trouble
 from serving.fleet import Fleet
 from serving.ports import free_base
 from serving.server import Server
+from tls_servers import self_signed, signed_by_another
 
 pytestmark = [
     pytest.mark.system,
@@ -26,13 +27,9 @@ def test_tls_and_tokens(
     tmp_path_factory: pytest.TempPathFactory, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path_factory.mktemp("production")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True)
+    certificate = self_signed(folder, "localhost")
     monkeypatch.setenv("TLS_CERTIFICATE", str(certificate))
-    monkeypatch.setenv("TLS_PRIVATE_KEY", str(key))
+    monkeypatch.setenv("TLS_PRIVATE_KEY", str(certificate.with_suffix(".key")))
     server = Server(folder / "run")
     try:
         server.start(ROOT / "config" / "production.properties", store, port=free_base())
@@ -51,6 +48,18 @@ def test_tls_and_tokens(
         assert "expired" not in {keys["management"]["key"], keys["inference"]["key"]}
     finally:
         server.stop()
+
+
+def test_a_certificate_that_the_tools_cannot_trust_is_told_at_once(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = signed_by_another(tmp_path)
+    monkeypatch.setenv("TLS_CERTIFICATE", str(certificate))
+    monkeypatch.setenv("TLS_PRIVATE_KEY", str(certificate.with_suffix(".key")))
+    server = Server(tmp_path / "run")
+    with pytest.raises(Trouble, match="another one signed it"):
+        server.start(ROOT / "config" / "production.properties", store, port=free_base())
+    assert server.find() is None
 
 
 def _expire(server: Server, kind: str) -> None:
