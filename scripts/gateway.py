@@ -104,7 +104,8 @@ def keys(tenant: str = "", config: Config = CONFIG, redis_url: str = "", revoke:
 def _require_model(name: str) -> None:
     """`Trouble` where neither the model store nor models/ has a model of that name."""
     if name and not has_model(name):
-        require_archive_of(STORE, name, f", and there is no pipeline models/{name}")
+        nor = f", and there is no pipeline models/{name}"
+        require_archive_of(STORE, name, nor, f" MODE={_MODE}")
 
 
 def _serve_model(server: Server, name: str, restored: list[str], alive: bool) -> None:

@@ -22,13 +22,18 @@ def require_archive(store: Path, archive: str) -> None:
         raise Trouble(f"{store} holds no archive {archive!r} (it holds: {_held(store)}).")
 
 
-def require_archive_of(store: Path, name: str, otherwise: str = "") -> str:
-    """The archive of the model `name`; `Trouble` with what there is, and `otherwise`, if none."""
+def require_archive_of(store: Path, name: str, otherwise: str = "", options: str = "") -> str:
+    """The archive of the model `name`; `Trouble` with what there is instead if there is none.
+
+    Args:
+        otherwise: what else there is not.
+        options: for building one.
+    """
     found = archive_of(store, name)
     if found is None:
         raise Trouble(
             f"{store.name} holds no archive of {name}{otherwise} (it holds: {_held(store)}). Build "
-            f"one: make archive MODEL=<folder> NAME={name}"
+            f"one: make archive MODEL=<folder> NAME={name}{options}"
         )
     return found
 

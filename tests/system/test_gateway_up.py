@@ -116,7 +116,7 @@ def test_a_model_that_is_nowhere_is_one_sentence(tmp_path):
     assert refused.returncode == 1
     told = "model_store holds no archive of mien, and there is no pipeline models/mien"
     assert refused.stderr.startswith(told)
-    assert "make archive MODEL=<folder> NAME=mien" in refused.stderr
+    assert "make archive MODEL=<folder> NAME=mien MODE=continuous" in refused.stderr
     assert not is_taken(stack.port)
 
 

@@ -15,6 +15,7 @@ from diffusion_core.limits import Defaults, Limits
 from diffusion_core.request import RequestSchema
 from diffusion_gateway.errors import UnknownModelError, UpstreamError
 from diffusion_gateway.settings import GatewaySettings
+from diffusion_gateway.upstream import families
 from diffusion_gateway.upstream.endpoints import Endpoint, Registration
 from diffusion_gateway.upstream.model_memory import ModelMemory, check_description, without_workers
 from diffusion_gateway.upstream.model_server import AnswerError, Registered
@@ -174,7 +175,7 @@ class Catalog:
 
     def family(self, one: Registration) -> str:
         """The name of the model that a registration draws."""
-        return _family(one, one.endpoint)
+        return families.family(one)
 
     def relatives(self, one: Registration) -> list[Registration]:
         """All registrations of the same model, described or not, itself among them."""
@@ -225,6 +226,7 @@ class Catalog:
                 one.description = None
         one.known = known
         one.seen = time.monotonic()
+        families.note(one)
         one.wanted = known.workers or one.wanted
         if known.ready and known.processes != one.described and one not in self._describing:
             task = asyncio.create_task(self._describe(one))
@@ -236,6 +238,7 @@ class Catalog:
             if gone > REFRESH_S:
                 # Not in the list that was just read: nobody is there to work.
                 one.known = without_workers(one.known)
+                one.copied = None
             if gone > _FORGET_S and not one.outstanding:
                 del endpoint.registrations[name]
 
@@ -261,7 +264,7 @@ class Catalog:
         groups: dict[str, list[Registration]] = {}
         for endpoint in self.endpoints:
             for one in endpoint.registrations.values():
-                groups.setdefault(_family(one, endpoint), []).append(one)
+                groups.setdefault(families.family(one), []).append(one)
         made: dict[str, ServedModel] = {}
         for name, group in sorted(groups.items()):
             parts = (*group, *(id(one.description) for one in group), *(one.ready for one in group))
@@ -285,15 +288,3 @@ async def _look_at(endpoint: Endpoint, name: str, gate: asyncio.Semaphore) -> Re
             if error.answered == 404:
                 return None
             raise
-
-
-def _family(one: Registration, endpoint: Endpoint) -> str:
-    """The model that a registration adds room to: NAME for NAME-2, if both are one archive."""
-    stem, _, number = one.name.rpartition("-")
-    first = endpoint.registrations.get(stem)
-    if first is None or not number.isdecimal() or int(number) < 2:
-        return one.name
-    same_archive = first.known.archive == one.known.archive
-    described = first.description is not None and one.description is not None
-    same_identity = described and first.runtime_identity == one.runtime_identity
-    return stem if same_archive or same_identity else one.name

@@ -70,6 +70,7 @@ class Registration:
         closing: whether it takes nothing new, because it is to sleep.
         wanted: workers that it has when it is awake.
         wake_s: seconds that they take to load, as measured; 0 before the first time.
+        copied: when it was last seen to serve NAME's archive as NAME-2, on the monotonic clock.
     """
 
     endpoint: Endpoint
@@ -83,6 +84,7 @@ class Registration:
     closing: bool = False
     wanted: int = 1
     wake_s: float = 0.0
+    copied: float | None = None
 
     @property
     def name(self) -> str:
