@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from html import escape
@@ -42,10 +42,10 @@ class Axes:
     """Where days and values lie on a chart of so many pixels."""
 
     days: int
+    lowest: float
     highest: float
     height: int
     width: int
-    lowest: float = 0.0
 
     @property
     def step(self) -> float:
@@ -60,7 +60,7 @@ class Axes:
 
 
 def ticks(highest: float, wanted: int = 4, lowest: float = 0.0) -> list[float]:
-    """Round values from `lowest`, zero or below, to `highest`, about so many."""
+    """Round values from `lowest`, zero or below, to `highest`, zero or above, about so many."""
     rough = (highest - lowest) / wanted
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough)
@@ -79,8 +79,7 @@ def bars(
     """Stacked columns by day; a dashed line at `threshold`, dots where a day was expected to be."""
     tops = [sum(value for _, value in one.parts if value > 0) for one in columns]
     lows = [sum(value for _, value in one.parts if value < 0) for one in columns]
-    highest = _highest([*tops, threshold])
-    axes = Axes(len(columns), highest, height, WIDE, 1.08 * min(lows, default=0.0))
+    axes = Axes(len(columns), *_range([*tops, *lows, *expected, threshold]), height, WIDE)
     parts = [*_frame(axes, [one.day for one in columns], say)]
     for number, column in enumerate(columns):
         parts.append(_column(axes, number, column))
@@ -107,8 +106,8 @@ def line(
     width: int = NARROW,
 ) -> str:
     """A line by day with gaps, and a dashed line at `limit`, which has a name."""
-    highest = _highest([one.value for one in points] + [limit[0] if limit else None])
-    axes = Axes(len(points), highest, height, width)
+    values = [*(one.value for one in points), limit[0] if limit else None]
+    axes = Axes(len(points), *_range(values), height, width)
     parts = [*_frame(axes, [one.day for one in points], say)]
     if limit:
         parts.append(_limit(axes, *limit))
@@ -128,9 +127,13 @@ def line(
     return _svg(parts, axes, label)
 
 
-def _highest(values: Sequence[float | None]) -> float:
-    """The top of an axis that holds `values`, with room above them."""
-    return max((one for one in values if one is not None), default=0.0) * 1.08 or 1.0
+def _range(values: Iterable[float | None]) -> tuple[float, float]:
+    """The lowest and the highest of an axis that holds zero and `values`, which credits may bring
+    below it, with room beyond them."""
+    known = [0.0, *(one for one in values if one is not None)]
+    low, high = min(known), max(known)
+    room = 0.08 * (high - low) or 1.0
+    return (low - room if low < 0 else 0.0), high + room
 
 
 def _limit(axes: Axes, value: float, name: str) -> str:
