@@ -24,6 +24,15 @@ def becomes(fake: FakeTorchServe, name: str) -> None:
     model.archive, model.version, model.identity = "later.mar", "2.0", "later"
 
 
+async def told(found: Catalog, name: str) -> None:
+    """Looks until what has come under that name has described itself."""
+    for _ in range(100):
+        await found.refresh()
+        if found.endpoints[0].registrations[name].runtime_identity == "later":
+            break
+    await found.refresh()
+
+
 async def test_an_update_of_one_after_another_shows_one_model(tmp_path: Path) -> None:
     async with faked(FakeModel("sd"), FakeModel("sd-2")) as fake:
         found = catalog(tmp_path, fake)
@@ -43,7 +52,8 @@ async def test_a_copy_that_stays_another_archive_is_a_model_of_its_own(
         found = catalog(tmp_path, fake)
         await found.refresh()
         becomes(fake, "sd-2")
-        await found.refresh()
+        await told(found, "sd-2")
+        assert [model.name for model in found.models()] == ["sd"]
         monkeypatch.setattr(families, "UPDATE_S", 0.0)
         await found.refresh()
         assert [model.name for model in found.models()] == ["sd", "sd-2"]
@@ -60,6 +70,6 @@ async def test_a_name_that_was_free_in_between_is_no_copy(tmp_path: Path) -> Non
         await found.refresh()
         fake.models["sd-2"] = removed
         becomes(fake, "sd-2")
-        await found.refresh()
+        await told(found, "sd-2")
         assert [model.name for model in found.models()] == ["sd", "sd-2"]
         await found.close()
