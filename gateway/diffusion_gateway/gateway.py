@@ -161,6 +161,11 @@ class Gateway:
             ]
             opening.push_async_callback(_end, tasks)
             self._open = opening.pop_all()
+        if self.settings.linkless:
+            logger.warning(
+                "webhooks tell links that begin with %s, which may lead nowhere: set public_url",
+                self.settings.own_url,
+            )
         return self
 
     async def __aexit__(
@@ -197,9 +202,7 @@ class Gateway:
 
     async def document(self, job: Job) -> dict[str, Any]:
         """A job's public document where no request says what links begin with."""
-        settings = self.settings
-        base = settings.public_url or f"http://{settings.host}:{settings.port}"
-        return await Documents(self, base.rstrip("/")).job(job, place=False)
+        return await Documents(self, self.settings.own_url).job(job, place=False)
 
 
 async def _keep_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:

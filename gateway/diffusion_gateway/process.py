@@ -16,7 +16,7 @@ import uvicorn
 from diffusion_core.errors import ConfigError
 from diffusion_gateway.api.app import create_app
 from diffusion_gateway.gateway import Gateway
-from diffusion_gateway.settings import GatewaySettings
+from diffusion_gateway.settings import GatewaySettings, netloc
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def listen(settings: GatewaySettings) -> socket.socket:
     except OSError as error:
         listening.close()
         raise ConfigError(
-            f"{settings.host}:{settings.port} cannot be listened at: {error.strerror}; name "
+            f"{netloc(settings.host, settings.port)} cannot be listened at: {error.strerror}; name "
             "another with --port",
             field="port",
         ) from None
@@ -112,7 +112,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for listening in sockets or ():
             host, port = listening.getsockname()[:2]
-            logger.info("the gateway answers at http://%s:%d", host, port)
+            logger.info("the gateway answers at http://%s", netloc(host, port))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """The first signal drains, the second one ends at once."""

@@ -6,10 +6,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from diffusion_core.errors import ConfigError
 from diffusion_core.validation import first_error
@@ -21,6 +29,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
 
 
 def _on_or_off(value: Any) -> Any:
@@ -152,6 +161,16 @@ class GatewaySettings(BaseModel):
     webhook_timeout_s: Seconds = 10.0
     webhook_attempts: PositiveInt = 6
 
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_origin(origin) for origin in origins)
+
+    @field_validator("public_url", "results_public_url")
+    @classmethod
+    def _are_bases(cls, url: str | None) -> str | None:
+        return url if url is None else _base(url)
+
     @model_validator(mode="after")
     def _consistent(self) -> GatewaySettings:
         if self.auth == "off" and self.host not in _LOOPBACK:
@@ -165,8 +184,52 @@ class GatewaySettings(BaseModel):
         """Whether requests need an API key."""
         if self.auth != "auto":
             return self.auth == "on"
-        public = self.public_url and urlsplit(self.public_url).hostname
-        return any(host and host not in _LOOPBACK for host in (self.host, public))
+        hosts = [self.host]
+        if self.public_url is not None:
+            hosts.append(urlsplit(self.public_url).hostname or "")
+        return any(host not in _LOOPBACK for host in hosts)
+
+    @property
+    def own_url(self) -> str:
+        """What links begin with where no request says it: clients may know another address."""
+        return (self.public_url or f"http://{netloc(self.host, self.port)}").rstrip("/")
+
+    @property
+    def linkless(self) -> bool:
+        """Whether `own_url` leads clients nowhere: it is no machine's address, or a worker's."""
+        return self.public_url is None and (self.host in _EVERYWHERE or self.role == "worker")
+
+
+def netloc(host: str, port: int) -> str:
+    """Host and port as a URL has them: an address of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _parts(url: str) -> SplitResult:
+    """A web address that others can be put behind; `ValueError` for any other text."""
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError("must be a web address, such as https://draw.example.com") from None
+    if not named or not parts.scheme or parts.username is not None:
+        raise ValueError("must be a web address, such as https://draw.example.com")
+    if parts.query or parts.fragment:
+        raise ValueError("must end before any '?' and '#'")
+    return parts
+
+
+def _base(url: str) -> str:
+    if _parts(url).scheme not in ("http", "https"):
+        raise ValueError("must be an http or https address")
+    return url
+
+
+def _origin(text: str) -> str:
+    parts = _parts(text)
+    if parts.path not in ("", "/"):
+        raise ValueError("must be origins: a scheme, a name and a port, without a path")
+    return f"{parts.scheme}://{parts.netloc}".lower()
 
 
 def read_settings(path: Path | None, overrides: dict[str, Any] | None = None) -> GatewaySettings:
@@ -202,7 +265,18 @@ def _from_environment() -> dict[str, Any]:
     for name, value in os.environ.items():
         if name.startswith(PREFIX):
             # A key or an address stays text even where YAML would read a number or a mapping.
-            known = GatewaySettings.model_fields.get(name[len(PREFIX) :].lower())
+            field = name[len(PREFIX) :].lower()
+            known = GatewaySettings.model_fields.get(field)
             text = known is not None and known.annotation in (str, str | None)
-            found[name[len(PREFIX) :].lower()] = value if text else yaml.safe_load(value)
+            found[field] = value if text else _from_yaml(name, value)
     return found
+
+
+def _from_yaml(name: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        # Without the value, which may be a secret's.
+        raise ConfigError(
+            f"{name}: cannot be read as YAML", field=name[len(PREFIX) :].lower()
+        ) from None

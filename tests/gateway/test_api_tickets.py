@@ -114,7 +114,9 @@ async def test_the_public_name_is_answered_too(tmp_path):
         assert answer.json()["links"]["websocket"].startswith("wss://pictures.example/api/ws/")
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:9000"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1:9000", "http://[", "http://a]b"]
+)
 async def test_pages_of_other_origins_are_refused(tmp_path, origin):
     async with make_gateway(tmp_path) as gateway, client_of(gateway) as client:
         answer = await submit(client, {"origin": origin})

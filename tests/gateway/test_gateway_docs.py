@@ -69,7 +69,7 @@ def test_the_files_for_several_machines_belong_together():
         assert settings.authenticates
         assert settings.webhook_secret is None
     for name in (
-        *("store_url", "results_url", "results_signed"),
+        *("public_url", "store_url", "results_url", "results_signed"),
         *("prices_file", "tags_file", "budgets_file"),
     ):
         assert getattr(api, name) == getattr(worker, name), name

@@ -36,7 +36,7 @@ class Origins:
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._app = app
-        self._allowed = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
+        self._allowed = set(settings.allowed_origins)
         self._hosts: frozenset[str] | None = None
         self._proxied = settings.authenticates or (
             settings.auth == "off" and settings.public_url is not None
@@ -80,7 +80,7 @@ class Origins:
                 "answered, or to the host of public_url",
                 field="Host",
             )
-        if origin and origin not in self._allowed and urlsplit(origin).netloc != host:
+        if origin and origin not in self._allowed and not _is_of(origin, host):
             return ForbiddenError(
                 "Origin: pages of this origin may not ask; see allowed_origins", field="Origin"
             )
@@ -99,6 +99,14 @@ async def refuse(error: ServingError, scope: Scope, receive: Receive, send: Send
         await problem_response(error)(scope, receive, send)
     else:
         await send({"type": "websocket.close", "code": 1008})
+
+
+def _is_of(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        # Anybody may send anything: "http://[" is no address at all.
+        return False
 
 
 def _without_port(host: str) -> str:
