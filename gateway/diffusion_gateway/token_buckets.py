@@ -18,8 +18,12 @@ class TokenBuckets:
 
         A bucket is kept as the moment at which it will be full (the generic cell rate algorithm).
         """
-        full_at = max(self._full_at.get(bucket, now), now) + 1.0 / rate
-        wait = full_at - now - burst / rate
+        known, empty = self._full_at.get(bucket, now), now + burst / rate
+        if known > empty:
+            # The clock was set back: nobody waits until it has caught up.
+            known = self._full_at[bucket] = empty
+        full_at = max(known, now) + 1.0 / rate
+        wait = full_at - empty
         if wait > 1e-9:
             return wait
         self._full_at[bucket] = full_at

@@ -84,6 +84,15 @@ class KeepingContract:
         later = [await store.take_token("b", 2.0, 5.0, now + 100.0) for _ in range(6)]
         assert [wait > 0 for wait in later] == [False] * 5 + [True]
 
+    async def test_a_clock_that_is_set_back_empties_a_bucket_and_no_more(
+        self, store: JobStore
+    ) -> None:
+        now = time.time()
+        assert await store.take_token("b", 2.0, 5.0, now) == 0.0
+        earlier = now - 3600.0
+        assert await store.take_token("b", 2.0, 5.0, earlier) == pytest.approx(0.5, abs=1e-5)
+        assert await store.take_token("b", 2.0, 5.0, earlier + 0.5001) == 0.0
+
     async def test_a_store_that_is_open_can_take_jobs(self, store: JobStore) -> None:
         await store.ping()
 

@@ -9,9 +9,12 @@ function ops.take_deliveries(now, until_, limit)
   return found
 end
 
-function ops.settle_delivery(id, retry_at)
+function ops.settle_delivery(id, retry_at, untried)
   if retry_at ~= '' then
     redis.call('ZADD', P .. 'deliveries', 'XX', retry_at, id)
+    if untried == '1' and redis.call('HEXISTS', P .. 'delivery_attempts', id) == 1 then
+      redis.call('HINCRBY', P .. 'delivery_attempts', id, -1)
+    end
   else
     redis.call('ZREM', P .. 'deliveries', id)
     redis.call('HDEL', P .. 'delivery_attempts', id)
@@ -65,15 +68,28 @@ end
 
 ops.cache_drop = drop
 
+-- Seconds that gateways' clocks may differ by.
+local SKEW = 5
+
+local function keep_bucket(name, full_at, now)
+  even_if_full()
+  redis.call('SET', name, num(full_at), 'PX', math.ceil((full_at - now) * 1000) + 1)
+end
+
 -- A bucket is kept as the moment at which it will be full (the generic cell rate algorithm).
 function ops.take_token(bucket, rate, burst, now)
   local name, at = P .. 'bucket:' .. bucket, tonumber(now)
-  local full_at = math.max(tonumber(redis.call('GET', name) or 0), at) + 1 / tonumber(rate)
-  local wait = full_at - at - tonumber(burst) / tonumber(rate)
+  local known, empty = tonumber(redis.call('GET', name) or 0), at + tonumber(burst) / tonumber(rate)
+  if known > empty + SKEW then
+    -- A clock was set back: nobody waits until it has caught up.
+    known = empty
+    keep_bucket(name, known, at)
+  end
+  local full_at = math.max(known, at) + 1 / tonumber(rate)
+  local wait = full_at - empty
   if wait > 1e-9 then
     return num(wait)
   end
-  even_if_full()
-  redis.call('SET', name, num(full_at), 'PX', math.ceil((full_at - at) * 1000) + 1)
+  keep_bucket(name, full_at, at)
   return '0'
 end
