@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,11 +30,14 @@ def first_error(error: ValidationError) -> tuple[str, str, dict[str, Any] | None
     """The first error as (field, message, bound, type); the message never holds the input."""
     # include_input=False: pydantic otherwise echoes what the client sent, prompts included.
     details = error.errors(include_input=False, include_url=False)[0]
-    context = details.get("ctx", {})
-    bound = {_BOUNDS[key]: value for key, value in context.items() if key in _BOUNDS}
     field = ".".join(str(part) for part in details["loc"]) or "body"
     message = details["msg"].removeprefix("Value error, ")
-    return field, message, bound or None, details["type"]
+    return field, message, bound_of(details.get("ctx", {})), details["type"]
+
+
+def bound_of(context: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The bound in the context of one of pydantic's errors, as problem documents write it."""
+    return {_BOUNDS[key]: value for key, value in context.items() if key in _BOUNDS} or None
 
 
 def invalid_field(

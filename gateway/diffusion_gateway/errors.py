@@ -93,6 +93,12 @@ class TooManyJobsError(ServingError):
     code = "too_many_jobs"
     kind = "client"
 
+    def __init__(self, max_active: int) -> None:
+        super().__init__(
+            f"{max_active} of this tenant's jobs have not ended yet",
+            bound={"max_active": max_active},
+        )
+
 
 class QueueFullError(ServingError):
     """The queue holds as many jobs as it may."""
@@ -100,6 +106,9 @@ class QueueFullError(ServingError):
     status = 503
     code = "queue_full"
     kind = "infrastructure"
+
+    def __init__(self, max_waiting: int) -> None:
+        super().__init__(f"{max_waiting} jobs wait already", bound={"max_waiting": max_waiting})
 
 
 class StoreUnavailableError(ServingError):

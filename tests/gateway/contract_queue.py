@@ -123,12 +123,14 @@ class QueueContract:
 
     async def test_bounds_of_waiting_and_of_unfinished_jobs(self, store: JobStore) -> None:
         await submit(store, tenant="other")
-        with pytest.raises(QueueFullError):
+        with pytest.raises(QueueFullError) as full:
             await store.submit(job(), Admission(max_waiting=1))
+        assert full.value.bound == {"max_waiting": 1}
         claimed = await claim(store)
         await store.submit(job(), Admission(max_waiting=1, max_active=1))
-        with pytest.raises(TooManyJobsError):
+        with pytest.raises(TooManyJobsError) as busy:
             await store.submit(job(), Admission(max_active=1))
+        assert busy.value.bound == {"max_active": 1}
         with pytest.raises(TooManyJobsError):
             await store.submit(job(tenant="other"), Admission(max_active=1))
         await store.end(claimed, Status.COMPLETED, result=result())

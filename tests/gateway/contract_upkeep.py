@@ -129,6 +129,20 @@ class UpkeepContract:
         await store.settle_delivery(cancelled.id, now)
         assert await store.take_deliveries(now + 999.0, 30.0, 10) == []
 
+    async def test_a_delivery_that_was_not_tried_has_its_attempt_back(
+        self, store: JobStore
+    ) -> None:
+        told = await ended(store, webhook=Webhook(url="https://a.example/"))
+        now, attempts = time.time() + 1.0, []
+        for untried in (True, True, False, True, False):
+            (taken,) = await store.take_deliveries(now, 30.0, 10)
+            attempts.append(taken.attempts)
+            await store.settle_delivery(told.id, now, untried=untried)
+        assert attempts == [1, 1, 1, 2, 2]
+        await store.delete(told.id)
+        await store.settle_delivery(told.id, now, untried=True)
+        assert await store.take_deliveries(now, 30.0, 10) == []
+
     async def test_deliveries_of_all_ways_to_end(self, store: JobStore) -> None:
         family_ids = {each.id for each in await family(store, 2, webhook=TOLD)}
         await store.end(await claim(store), Status.COMPLETED, result=result())

@@ -21,7 +21,7 @@ from diffusion_gateway.errors import StoreUnavailableError, UnknownJobError
 from diffusion_gateway.job import Lane, Status
 from diffusion_gateway.stores.sqlite_keys import SqliteKeys
 from diffusion_gateway.stores.sqlite_store import SqliteStore
-from diffusion_gateway.stores.store import KeyRecord
+from diffusion_gateway.stores.store import MAX_ATTEMPTS, KeyRecord
 
 LARGE = {"prompt": "x" * 20_000}
 
@@ -162,10 +162,27 @@ async def test_leases_end_with_the_process(tmp_path: Path) -> None:
         (Lane.NORMAL, 1, 0),
     ]
     claimed = await claim(again)
-    assert (claimed.id, claimed.attempts, claimed.alone) == (taken.id, 1, False)
+    assert (claimed.id, claimed.attempts, claimed.alone) == (taken.id, 2, False)
     assert await drained(again) == [waiting.id]
     assert not await store_is_free(tmp_path / "jobs.sqlite")
     await again.close()
+
+
+async def test_a_job_that_takes_its_process_down_is_given_up(tmp_path: Path) -> None:
+    """As one that takes its worker down: the first loss is nobody's fault, then it is alone."""
+    store = SqliteStore(tmp_path / "jobs.sqlite")
+    await store.open()
+    made = await submit(store)
+    for attempt in range(1, MAX_ATTEMPTS + 2):
+        claimed = await claim(store)
+        assert (claimed.attempts, claimed.alone) == (attempt, attempt > 2)
+        await store.close()
+        await store.open()
+    given_up = await store.get(made.id)
+    assert given_up.status is Status.FAILED
+    assert given_up.error is not None
+    assert given_up.error["code"] == "attempts_exhausted"
+    await store.close()
 
 
 async def store_is_free(path: Path) -> bool:

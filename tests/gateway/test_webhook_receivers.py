@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from diffusion_gateway.gateway import Gateway
 from diffusion_gateway.notify import courier as courier_module
+from diffusion_gateway.notify import webhooks as webhooks_module
+from diffusion_gateway.notify.courier import Courier
 from webhook_receiver import Receiver, receiving
 from webhooks_rig import (
     ALL,
@@ -116,3 +120,30 @@ async def test_a_receiver_that_hangs_is_given_up_in_time(
         await receiver.until(3)
         await until(nothing_left, gateway)
     assert await outcomes(gateway) == {"retried": 2, "delivered": 1}
+
+
+async def test_an_end_that_was_put_off_has_all_its_attempts(
+    gateway: Gateway, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowds = iter([True] * 5)
+    monkeypatch.setattr(Courier, "crowded", lambda *_: next(crowds, False))
+    monkeypatch.setattr(webhooks_module, "_DEFERRED_S", 0.02)
+    receiver.answers = [500]
+    async with telling(gateway, webhook_attempts=2):
+        await ended(gateway, receiver.url)
+        await until(counted, gateway, "given_up", 1)
+    assert len(receiver.got) == 2
+    assert await outcomes(gateway) == {"retried": 1, "given_up": 1}
+
+
+async def test_ends_that_wait_when_the_gateway_ends_have_not_been_tried(
+    gateway: Gateway, receiver: Receiver
+) -> None:
+    receiver.answers = [0]
+    async with telling(gateway):
+        for _ in range(6):
+            await ended(gateway, receiver.url)
+        # As many as a host is posted to at a time.
+        await receiver.until(4)
+    taken = await gateway.store.take_deliveries(time.time() + 1.0, 30.0, 10)
+    assert sorted(one.attempts for one in taken) == [1, 1, 2, 2, 2, 2]

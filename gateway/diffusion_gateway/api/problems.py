@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diffusion_core.errors import ServingError
+from diffusion_core.validation import bound_of
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,8 @@ def _invalid(errors: Sequence[Mapping[str, Any]]) -> Response:
     message = first["msg"]
     if first["type"] == "extra_forbidden":
         message = "is not a known parameter"
-    error = _InvalidParameterError(f"{name}: {message}", field=name)
+    bound = bound_of(first.get("ctx", {}))
+    error = _InvalidParameterError(f"{name}: {message}", field=name, bound=bound)
     return problem_response(error)
 
 

@@ -75,19 +75,20 @@ class Webhooks:
         self._counts = counts
         self._courier = courier or Courier(settings)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._in_hand: set[str] = set()
+        self._in_hand: dict[str, bool] = {}
+        """Jobs whose end is being told, and whether it has been posted."""
         self._ended = asyncio.Event()
 
     async def close(self) -> None:
         """Ends connections. What was not told is in the store, for whoever looks next."""
-        left = list(self._in_hand)
+        left = dict(self._in_hand)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._courier.close()
         try:
-            for job_id in left:
-                await self._store.settle_delivery(job_id, time.time())
+            for job_id, posted in left.items():
+                await self._store.settle_delivery(job_id, time.time(), untried=not posted)
         except ServingError:
             # They come again when their leases run out.
             return
@@ -117,14 +118,15 @@ class Webhooks:
         due = await self._store.take_deliveries(time.time(), _LEASE_S, min(room, 200))
         for delivery in due:
             if delivery.job_id not in self._in_hand:
-                self._in_hand.add(delivery.job_id)
+                self._in_hand[delivery.job_id] = False
                 self._start(self._deliver(delivery))
         return len(due)
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
             retry_at = await self._tell_end(delivery)
-            await self._store.settle_delivery(delivery.job_id, retry_at)
+            posted = self._in_hand.get(delivery.job_id, False)
+            await self._store.settle_delivery(delivery.job_id, retry_at, untried=not posted)
         except UnknownJobError:
             # Its record has been deleted, and the note with it.
             return
@@ -132,15 +134,17 @@ class Webhooks:
             # The note's lease runs out, and it comes again.
             logger.warning("job %s: its webhook has to wait: %s", delivery.job_id, error.message)
         finally:
-            self._in_hand.discard(delivery.job_id)
+            self._in_hand.pop(delivery.job_id, None)
 
     async def _tell_end(self, delivery: Delivery) -> float | None:
-        """One attempt; when there is to be another one, None for never."""
+        """One attempt, or none where too many wait; when there is to be another one, None for
+        never."""
         job = await self._store.get(delivery.job_id)
         message = await self._message(job, "completed", "completed")
         if self._courier.crowded(message):
             return time.time() + _DEFERRED_S * random.uniform(0.5, 1.5)
         async with self._leased(job.id), self._courier.place(message):
+            self._in_hand[job.id] = True
             answer = await self._courier.post(message)
         if answer.delivered or answer.final or delivery.attempts >= self._attempts:
             self._count(job, answer, again=False)

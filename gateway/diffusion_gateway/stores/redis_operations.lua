@@ -32,12 +32,12 @@ function ops.submit(id, record, tenant, model, work, charge, lane, submitted_at,
   end
   local waiting = tonumber(redis.call('HGET', P .. 'counts', 'pending') or 0)
   if max_waiting ~= '' and waiting >= tonumber(max_waiting) then
-    return {'full'}
+    return {'full', max_waiting}
   end
   local active = redis.call('ZCARD', P .. 'of:' .. tenant .. ':pending')
     + redis.call('ZCARD', P .. 'of:' .. tenant .. ':processing')
   if max_active ~= '' and active >= tonumber(max_active) then
-    return {'busy'}
+    return {'busy', max_active}
   end
   redis.call('SET', P .. 'asked:' .. id, record)
   redis.call('HSET', P .. 'job:' .. id, 'tenant', tenant, 'model', model, 'work', work,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from diffusion_core.errors import DeadlineError
@@ -23,19 +22,18 @@ from diffusion_gateway.job import Checkpoint, Event, Job, Lane, Result, Status
 from diffusion_gateway.stores.event_hub import Cancellations, EventHub
 from diffusion_gateway.stores.job_record import asked, exhausted, is_id, shared, size, tells_end
 from diffusion_gateway.stores.redis_events import RedisListener
+from diffusion_gateway.stores.redis_keys import RedisKeys
 from diffusion_gateway.stores.redis_link import PREFIX, RedisLink
 from diffusion_gateway.stores.redis_usage import RedisUsage
 from diffusion_gateway.stores.redis_views import events_of, job_of, jobs_of, known, result_of
+from diffusion_gateway.stores.redis_workers import RedisWorkers
 from diffusion_gateway.stores.store import (
     PROMOTED,
     Admission,
     Delivery,
     Depth,
-    KeyRecord,
     Position,
     Submitted,
-    ToldModel,
-    WorkerState,
 )
 from diffusion_gateway.work.claims import wanted_claim
 
@@ -47,7 +45,7 @@ _GRACE_S = 20.0
 renew it either."""
 
 
-class RedisStore(RedisUsage):
+class RedisStore(RedisKeys, RedisUsage, RedisWorkers):
     """A `JobStore` in Redis 6.2 or later, or what speaks as it does. For one event loop.
 
     Args:
@@ -89,11 +87,9 @@ class RedisStore(RedisUsage):
         if verdict == "conflict":
             raise IdempotencyConflictError
         if verdict == "full":
-            raise QueueFullError(f"{admission.max_waiting} jobs wait already")
+            raise QueueFullError(int(found[0]))
         if verdict == "busy":
-            raise TooManyJobsError(
-                f"{admission.max_active} of this tenant's jobs have not ended yet"
-            )
+            raise TooManyJobsError(int(found[0]))
         return Submitted(job_of(found[0]), created=verdict == "created")
 
     async def get(self, job_id: str) -> Job:
@@ -217,37 +213,6 @@ class RedisStore(RedisUsage):
             key=lambda depth: (depth.model, depth.lane),
         )
 
-    async def heartbeat(self, state: WorkerState) -> None:
-        text = json.dumps(asdict(state))
-        await self._link.guarded(lambda: self._link.client.hset(PREFIX + "workers", state.id, text))
-
-    async def workers(self, now: float) -> Sequence[WorkerState]:
-        texts = await self._link.guarded(lambda: self._link.client.hvals(PREFIX + "workers"))
-        states = [
-            WorkerState(**(found := json.loads(text)) | {"models": tuple(found["models"])})
-            for text in texts
-        ]
-        gone = [state.id for state in states if state.expires <= now]
-        if gone:
-            await self._link.guarded(lambda: self._link.client.hdel(PREFIX + "workers", *gone))
-        alive = (state for state in states if state.expires > now)
-        return sorted(alive, key=lambda state: state.id)
-
-    async def tell_model(self, told: ToldModel) -> None:
-        text = json.dumps(asdict(told))
-        await self._link.guarded(lambda: self._link.client.hset(PREFIX + "told", told.name, text))
-
-    async def told_models(self, now: float) -> Sequence[ToldModel]:
-        texts = await self._link.guarded(lambda: self._link.client.hvals(PREFIX + "told"))
-        models = [
-            ToldModel(**(found := json.loads(text)) | {"identities": tuple(found["identities"])})
-            for text in texts
-        ]
-        gone = [one.name for one in models if one.expires <= now]
-        if gone:
-            await self._link.guarded(lambda: self._link.client.hdel(PREFIX + "told", *gone))
-        return sorted((one for one in models if one.expires > now), key=lambda one: one.name)
-
     # Events.
 
     async def publish(self, job_id: str, kind: str, data: dict[str, Any]) -> None:
@@ -265,8 +230,10 @@ class RedisStore(RedisUsage):
         found = await self._link.call("take_deliveries", now, now + lease_s, limit)
         return [Delivery(job_id, attempts) for job_id, attempts in found]
 
-    async def settle_delivery(self, job_id: str, retry_at: float | None) -> None:
-        await self._link.call("settle_delivery", job_id, retry_at)
+    async def settle_delivery(
+        self, job_id: str, retry_at: float | None, *, untried: bool = False
+    ) -> None:
+        await self._link.call("settle_delivery", job_id, retry_at, int(untried))
 
     # Results that were drawn before.
 
@@ -284,33 +251,6 @@ class RedisStore(RedisUsage):
 
     async def cache_drop(self, key: str) -> Result | None:
         return result_of(await self._link.call("cache_drop", key))
-
-    # Tenants.
-
-    async def put_key(self, record: KeyRecord) -> None:
-        async with self._link.client.pipeline(transaction=True) as both:
-            both.hset(PREFIX + "keys", record.id, json.dumps(asdict(record)))
-            both.hset(PREFIX + "key_hashes", record.hash, record.id)
-            await self._link.guarded(both.execute)
-
-    async def find_key(self, key_hash: str) -> KeyRecord | None:
-        client = self._link.client
-        key_id = await self._link.guarded(lambda: client.hget(PREFIX + "key_hashes", key_hash))
-        text = key_id and await self._link.guarded(lambda: client.hget(PREFIX + "keys", key_id))
-        record = KeyRecord(**json.loads(text)) if text else None
-        return record if record and record.hash == key_hash else None
-
-    async def keys(self) -> Sequence[KeyRecord]:
-        texts = await self._link.guarded(lambda: self._link.client.hvals(PREFIX + "keys"))
-        records = [KeyRecord(**json.loads(text)) for text in texts]
-        return sorted(records, key=lambda record: (record.created_at, record.id))
-
-    async def revoke_key(self, key_id: str) -> bool:
-        removed = await self._link.guarded(lambda: self._link.client.hdel(PREFIX + "keys", key_id))
-        return bool(removed)
-
-    async def take_token(self, bucket: str, rate: float, burst: float, now: float) -> float:
-        return float(await self._link.call("take_token", bucket, rate, burst, now))
 
     # Parts of the above.
 

@@ -8,7 +8,7 @@ is touched on the event loop only, after the commit that it follows from.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from diffusion_gateway.stores.waiting_index import Place, WaitingIndex
 
 @dataclass(slots=True)
 class Lease:
-    """A worker's hold on a job; `until` in seconds since 1970."""
+    """A worker's hold on a job; `until` by the clock of the memory that it is in."""
 
     worker: str
     attempts: int
@@ -31,9 +31,15 @@ class Lease:
 
 
 class SqliteMemory:
-    """Places of waiting jobs, leases and events of one store."""
+    """Places of waiting jobs, leases and events of one store.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds of this process, by which leases run out. Set right or started again, the
+            machine's time of day would end them all at once.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.waiting = WaitingIndex()
         self.leases: dict[str, Lease] = {}
         self.hub = EventHub()
@@ -58,17 +64,18 @@ class SqliteMemory:
             return lease
         return None
 
-    def late(self, now: float) -> list[tuple[str, str, int]]:
-        """Leases that have run out, as (job, worker, attempts)."""
+    def late(self, ahead_s: float) -> list[tuple[str, str, int]]:
+        """Leases that will have run out so many seconds from now, as (job, worker, attempts)."""
+        now = self.clock() + ahead_s
         return [
             (job_id, lease.worker, lease.attempts)
             for job_id, lease in self.leases.items()
             if lease.until <= now
         ]
 
-    def renew(self, jobs: Iterable[Job], until: float) -> set[str]:
+    def renew(self, jobs: Iterable[Job], lease_s: float) -> set[str]:
         """Prolongs leases; ids of those that are gone."""
-        lost = set()
+        lost, until = set(), self.clock() + lease_s
         for job in jobs:
             lease = self.holds(job)
             if lease is None:

@@ -33,14 +33,13 @@ from diffusion_gateway.stores.sqlite_jobs import JobTable, job_of
 from diffusion_gateway.stores.sqlite_keys import SqliteKeys
 from diffusion_gateway.stores.sqlite_memory import SqliteMemory
 from diffusion_gateway.stores.sqlite_usage import SqliteUsage
+from diffusion_gateway.stores.sqlite_workers import SqliteWorkers
 from diffusion_gateway.stores.store import (
     Admission,
     Delivery,
     Depth,
     Position,
     Submitted,
-    ToldModel,
-    WorkerState,
 )
 from diffusion_gateway.stores.waiting_index import Place
 from diffusion_gateway.token_buckets import TokenBuckets
@@ -53,15 +52,17 @@ _TENANTS_LIST = """SELECT * FROM jobs WHERE status = ? AND id < ? AND tenant = ?
     ORDER BY id DESC LIMIT ?"""
 
 
-class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
-    """A `JobStore` in a file. One process at a time; for one event loop."""
+class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage, SqliteWorkers):
+    """A `JobStore` in a file. One process at a time; for one event loop.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        clock: seconds by which leases run out; not the time of day, which may be set.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(path)
-        self._memory = SqliteMemory()
+        self._memory = SqliteMemory(clock)
         self._buckets = TokenBuckets()
-        self._workers: dict[str, WorkerState] = {}
-        self._told: dict[str, ToldModel] = {}
         self._lock: FileLock | None = None
 
     async def open(self) -> None:
@@ -82,7 +83,7 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
 
     async def close(self) -> None:
         await super().close()
-        self._memory = SqliteMemory()
+        self._memory = SqliteMemory(self._memory.clock)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -103,15 +104,11 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
                 if earlier.body_digest != job.body_digest:
                     raise IdempotencyConflictError
                 return Submitted(earlier, created=False)
-            if admission.max_waiting is not None and table.waiting() >= admission.max_waiting:
-                raise QueueFullError(f"{admission.max_waiting} jobs wait already")
-            if (
-                admission.max_active is not None
-                and table.active(job.tenant) >= admission.max_active
-            ):
-                raise TooManyJobsError(
-                    f"{admission.max_active} of this tenant's jobs have not ended yet"
-                )
+            waiting, active = admission.max_waiting, admission.max_active
+            if waiting is not None and table.waiting() >= waiting:
+                raise QueueFullError(waiting)
+            if active is not None and table.active(job.tenant) >= active:
+                raise TooManyJobsError(active)
             return Submitted(table.add(job, admission.weight), created=True)
 
         submitted = await self._jobs(operation)
@@ -170,13 +167,13 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
         if not wanted:
             self.opened()
             return None
-        until = time.time() + lease_s
+        until = self._memory.clock() + lease_s
         claiming = self._jobs(lambda table: table.claim(worker, model, wanted, until))
         return await wanted_claim(self, claiming)
 
     async def renew(self, jobs: Sequence[Job], lease_s: float) -> set[str]:
         self.opened()
-        return self._memory.renew(jobs, time.time() + lease_s)
+        return self._memory.renew(jobs, lease_s)
 
     async def progress(
         self, job: Job, step: int, checkpoint: Checkpoint | None = None
@@ -220,7 +217,7 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
     # Upkeep.
 
     async def reap(self, now: float) -> Sequence[Job]:
-        late = self._memory.late(now)
+        late = self._memory.late(now - time.time())
         if not late:
             return []
         steps = {job_id: self._memory.leases[job_id].step for job_id, _, _ in late}
@@ -260,24 +257,6 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
         self.opened()
         return self._memory.depths()
 
-    async def heartbeat(self, state: WorkerState) -> None:
-        self.opened()
-        self._workers[state.id] = state
-
-    async def workers(self, now: float) -> Sequence[WorkerState]:
-        self.opened()
-        self._workers = {state.id: state for state in self._workers.values() if state.expires > now}
-        return sorted(self._workers.values(), key=lambda state: state.id)
-
-    async def tell_model(self, told: ToldModel) -> None:
-        self.opened()
-        self._told[told.name] = told
-
-    async def told_models(self, now: float) -> Sequence[ToldModel]:
-        self.opened()
-        self._told = {name: one for name, one in self._told.items() if one.expires > now}
-        return sorted(self._told.values(), key=lambda one: one.name)
-
     # Events.
 
     async def publish(self, job_id: str, kind: str, data: dict[str, Any]) -> None:
@@ -305,8 +284,12 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage):
             lambda table: sqlite_upkeep.take_deliveries(table, now, now + lease_s, limit)
         )
 
-    async def settle_delivery(self, job_id: str, retry_at: float | None) -> None:
-        await self._jobs(lambda table: sqlite_upkeep.settle_delivery(table, job_id, retry_at))
+    async def settle_delivery(
+        self, job_id: str, retry_at: float | None, *, untried: bool = False
+    ) -> None:
+        await self._jobs(
+            lambda table: sqlite_upkeep.settle_delivery(table, job_id, retry_at, untried)
+        )
 
     # Parts of the above.
 

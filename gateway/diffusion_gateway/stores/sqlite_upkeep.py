@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,17 +14,18 @@ from diffusion_gateway.stores.store import PROMOTED, Delivery
 def release_all(table: JobTable) -> None:
     """Hands back what a process that is gone had leased; its workers went with it."""
     for row in table.execute("SELECT * FROM jobs WHERE status = 'processing'").fetchall():
-        table.hand_back(row, blamed=False)
+        _lost(table, row)
 
 
 def reap(table: JobTable, late: Iterable[tuple[str, str, int]]) -> list[Job]:
     """Hands back jobs (id, worker, attempts) whose lease has run out."""
     rows = [table.held(*lease) for lease in late]
-    return [
-        table.hand_back(row, blamed=bool(row["spared"]), spared=True)
-        for row in rows
-        if row is not None
-    ]
+    return [_lost(table, row) for row in rows if row is not None]
+
+
+def _lost(table: JobTable, row: sqlite3.Row) -> Job:
+    """Hands back a job whose worker is gone; it is blamed from the second time on."""
+    return table.hand_back(row, blamed=bool(row["spared"]), spared=True)
 
 
 def promote(table: JobTable, before: float) -> int:
@@ -134,9 +136,12 @@ def take_deliveries(table: JobTable, now: float, until: float, limit: int) -> li
     return [Delivery(row["job"], row["attempts"] + 1) for row in rows]
 
 
-def settle_delivery(table: JobTable, job_id: str, retry_at: float | None) -> None:
+def settle_delivery(table: JobTable, job_id: str, retry_at: float | None, untried: bool) -> None:
     """Forgets a delivery, or makes it due later."""
     if retry_at is None:
         table.execute("DELETE FROM deliveries WHERE job = ?", (job_id,))
     else:
-        table.execute("UPDATE deliveries SET due = ? WHERE job = ?", (retry_at, job_id))
+        table.execute(
+            "UPDATE deliveries SET due = ?, attempts = attempts - ? WHERE job = ?",
+            (retry_at, untried, job_id),
+        )

@@ -206,8 +206,8 @@ class JobStore(Protocol):
     # Upkeep, called by every gateway now and then.
 
     async def reap(self, now: float) -> Sequence[Job]:
-        """Hands back all jobs whose lease has run out; returns them as they are now, but with the
-        step that was last heard of.
+        """Hands back all jobs whose lease has run out by `now` (seconds since 1970); returns them as
+        they are now, but with the step that was last heard of.
 
         Their workers are lost with all they had, so a job is not blamed the first time that this
         happens to it; from the second time on it is.
@@ -282,8 +282,11 @@ class JobStore(Protocol):
         """Those that are due, earliest first, attempts raised by one; each is due again after
         `lease_s` unless `settle_delivery` is called."""
 
-    async def settle_delivery(self, job_id: str, retry_at: float | None) -> None:
-        """Forgets a delivery (None), or makes it due at that moment; nothing if it is unknown."""
+    async def settle_delivery(
+        self, job_id: str, retry_at: float | None, *, untried: bool = False
+    ) -> None:
+        """Forgets a delivery (None), or makes it due at that moment, `untried` with the attempt
+        taken back; nothing if it is unknown."""
 
     # Results that were drawn before, by cache key.
 
