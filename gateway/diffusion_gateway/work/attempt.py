@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
@@ -116,8 +116,8 @@ class Attempt:
         self._span = Span()
         self._task: asyncio.Task[Drawn] | None = None
 
-    async def run(self) -> None:
-        """Runs the attempt."""
+    async def run(self, earlier: Collection[asyncio.Task[None]] = ()) -> None:
+        """Runs the attempt, once `earlier` ones at the job have ended."""
         job, hooks, traces = self.job, self._tools.webhooks, self._tools.traces
         told = {"job": job.id, "model": job.model}
         if job.attempts == 1:
@@ -127,6 +127,7 @@ class Attempt:
             self.drawing.traceparent = self._span.traceparent
             try:
                 with nullcontext() if hooks is None else hooks.following(job):
+                    await self._wait_for(earlier)
                     self.outcome = await self._run()
             finally:
                 self.drawing.leave()
@@ -148,6 +149,17 @@ class Attempt:
         """Returns with the next checkpoint."""
         self._reports.checkpointed.clear()
         await self._reports.checkpointed.wait()
+
+    async def _wait_for(self, earlier: Collection[asyncio.Task[None]]) -> None:
+        if not earlier:
+            return
+        await asyncio.wait(earlier)
+        self.began = time.monotonic()
+        # One that ended late may have spoken for the job.
+        store, lease_s = self._tools.store, self._tools.settings.lease_s
+        with contextlib.suppress(StoreUnavailableError):
+            if await store.renew([self.job], lease_s):
+                self.stop(Stop.LEASE_LOST)
 
     async def _run(self) -> str:
         try:

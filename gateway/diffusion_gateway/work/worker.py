@@ -20,6 +20,7 @@ from diffusion_gateway.upstream.pools import Pools, demand_of, lanes_of
 from diffusion_gateway.work.attempt import Attempt, Stop, Tools
 from diffusion_gateway.work.drain import Drained, drain
 from diffusion_gateway.work.drawing import Losses
+from diffusion_gateway.work.in_hand import InHand
 
 if TYPE_CHECKING:
     from diffusion_gateway.gateway import Gateway
@@ -34,7 +35,6 @@ _LOOK_AFTER_S = 1.0
 _HEARTBEAT_S = 5.0
 _HEARTBEAT_LASTS_S = 20.0
 _LONGEST_PAUSE_S = 5.0
-_ABANDON_S = 5.0
 _STORING = 8
 """Pictures that may wait to be stored before no further jobs are taken, at least."""
 
@@ -55,11 +55,10 @@ class Worker:
         self._gateway = gateway
         self._store = gateway.store
         self._pools = Pools(self.id, gateway.store)
-        self._running: dict[str, tuple[Attempt, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
         self._first = 0
         self._drain: asyncio.Task[Drained] | None = None
-        self._tools = Tools(
+        tools = Tools(
             settings=gateway.settings,
             store=gateway.store,
             results=gateway.results,
@@ -72,16 +71,17 @@ class Worker:
             accounts=gateway.accounts,
             traces=gateway.traces,
         )
+        self._in_hand = InHand(tools, self.wake)
 
     @property
     def attempts(self) -> list[Attempt]:
         """The jobs in hand."""
-        return [attempt for attempt, _ in self._running.values()]
+        return self._in_hand.attempts
 
     @property
     def running(self) -> list[tuple[Attempt, asyncio.Task[None]]]:
         """The jobs in hand, and the tasks that see to them."""
-        return list(self._running.values())
+        return self._in_hand.tasks
 
     async def run(self) -> None:
         """Works until it is cancelled; jobs in hand are then handed back."""
@@ -117,14 +117,7 @@ class Worker:
 
     async def abandon(self) -> None:
         """Hands back what is in hand, now."""
-        for attempt in self.attempts:
-            attempt.stop(Stop.DRAINED)
-        tasks = [task for _, task in self._running.values()]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=_ABANDON_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._in_hand.abandon()
 
     # Taking jobs.
 
@@ -174,37 +167,8 @@ class Worker:
         reason = self.scheduler.decide(pool, demand_of(job.lane), states[other])
         self._gateway.metrics.placed(pool, reason)
         # The store took a moment: the room may be another registration's by now, or nobody's.
-        self._start(job, choose(here, identity=_identity(job)) or self._choose(job))
+        self._in_hand.start(job, choose(here, identity=_identity(job)) or self._choose(job))
         return True
-
-    def _start(self, job: Job, one: Registration | None) -> None:
-        attempt = Attempt(job, one, self._tools)
-        task = asyncio.create_task(self._run_attempt(attempt), name=f"job-{job.id}")
-        self._running[job.id] = (attempt, task)
-        self._gateway.metrics.in_hand(len(self._running))
-
-    async def _run_attempt(self, attempt: Attempt) -> None:
-        job = attempt.job
-        try:
-            await attempt.run()
-        except Exception as error:
-            # A fault of this program: the job must not be lost to it. Its message may hold what a
-            # client sent, so the log gets the kind only.
-            logger.error("job %s: attempt failed: %s", job.id, type(error).__name__)
-            await self._hand_back(job)
-        finally:
-            self._running.pop(job.id, None)
-            self._gateway.metrics.in_hand(len(self._running))
-            self.wake()
-
-    async def _hand_back(self, job: Job) -> None:
-        try:
-            back = await self._store.hand_back(job, blamed=True)
-        except ServingError:
-            # Its lease runs out.
-            return
-        if back is not None and back.status.ended:
-            self._gateway.metrics.job_ended(back)
 
     def _choose(self, job: Job) -> Registration | None:
         try:
@@ -221,33 +185,21 @@ class Worker:
     # Looking after jobs in hand.
 
     async def _renew(self) -> None:
-        lease_s = self._gateway.settings.lease_s
         while True:
-            await asyncio.sleep(lease_s / 4)
-            jobs = [attempt.job for attempt in self.attempts]
-            if not jobs:
-                continue
+            await asyncio.sleep(self._gateway.settings.lease_s / 4)
             try:
-                lost = await self._store.renew(jobs, lease_s)
+                await self._in_hand.renew()
             except ServingError as error:
                 logger.warning("leases were not renewed: %s", error.message)
-                continue
-            for job_id in lost:
-                self._stop(job_id, Stop.LEASE_LOST)
 
     async def _listen(self) -> None:
         while True:
             try:
                 async for job_id in self._store.cancellations():
-                    self._stop(job_id, Stop.CANCELLED)
+                    self._in_hand.stop(job_id, Stop.CANCELLED)
             except ServingError as error:
                 logger.warning("cancellations are not heard: %s", error.message)
             await asyncio.sleep(_LOOK_AFTER_S)
-
-    def _stop(self, job_id: str, why: Stop) -> None:
-        found = self._running.get(job_id)
-        if found is not None:
-            found[0].stop(why)
 
     async def _look_after(self) -> None:
         """Gives up jobs at endpoints that have gone silent, and tells how endpoints are."""
