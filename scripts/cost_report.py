@@ -75,13 +75,14 @@ def _sources(bills: list[Path] | None, meters: Path | None, config: Path) -> tup
     settings = read_document(config / "bills.yaml", BillSettings)
     prices = Prices.read(folder / "prices.yaml")
     paths = bills or [SAMPLE / "bill.csv.gz"]
-    bill = read_bill(paths, settings, exchange(prices, settings.currency))
+    budgets = Budgets.read(folder / "budgets.yaml")
+    bill = read_bill(paths, settings, exchange(prices, settings.currency), budgets.tag_values)
     metered = meters or (SAMPLE / "meters" if sample else None)
     reviews = folder / "reviews.yaml"
     sources = Sources(
         bill=bill,
         meters=read_meters(metered) if metered else Meters(),
-        budgets=Budgets.read(folder / "budgets.yaml"),
+        budgets=budgets,
         prices=prices,
         reviews=read_document(reviews, Reviews) if reviews.exists() else Reviews(),
         settings=read_document(config / "cost_review.yaml", ReviewSettings),

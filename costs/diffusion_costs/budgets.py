@@ -107,6 +107,15 @@ class Budgets(Document):
         named = {one.tenant for one in self.budgets.values()}
         return frozenset(tenant for tenant in named if tenant not in (None, EACH))
 
+    @property
+    def tag_values(self) -> dict[str, set[str]]:
+        """Of each tag, the values that a budget names."""
+        found: dict[str, set[str]] = {}
+        for budget in self.budgets.values():
+            for key, value in budget.tags.items():
+                found.setdefault(key, set()).add(value)
+        return found
+
     def limit(self, name: str) -> Money:
         """The amount of a budget, in its currency."""
         budget = self.budgets[name]

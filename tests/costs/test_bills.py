@@ -16,6 +16,7 @@ from diffusion_costs.bills.charges import Bill
 from diffusion_costs.bills.focus import NEEDED, BillError
 from diffusion_costs.bills.reading import read_bill
 from diffusion_costs.bills.settings import BillSettings
+from diffusion_costs.budgets import Budgets
 from diffusion_costs.documents import read_document
 from diffusion_costs.money import CurrencyError
 from diffusion_costs.reports.content import last_complete
@@ -220,6 +221,13 @@ def test_a_tag_that_holds_ids_does_not_fill_the_memory(tmp_path: Path) -> None:
     assert len(found) == 201
     assert found["id-0"] == 1000
     assert total(bill) == sum(range(701, 1001))
+    # What a budget names is told apart all the same, or it would never be spent.
+    budgets = Budgets.model_validate(
+        {"budgets": {"last": {"amount": 1, "tags": {"service": "id-299"}}}}
+    )
+    kept = read_bill([tmp_path / "bill.csv"], PLAIN, rate, budgets.tag_values)
+    assert {one.tag("service"): one.billed for one in kept.charges}["id-299"] == 701
+    assert (total(kept), len(kept.charges)) == (total(bill), 202)
 
 
 def test_the_same_from_parquet_with_tags_as_a_map(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,8 +15,8 @@ from diffusion_costs.bills.staging import Source, Stage
 from diffusion_costs.calendar import Calendar, Span
 from diffusion_costs.tags import KEYS
 
-# Values of one tag that are told apart, the costliest; the rest are one more value. A tag that
-# holds something unbounded, as ids are, cannot fill the memory then.
+# Values of one tag that are told apart, the costliest, beside those that are named; the rest are one
+# more value. A tag that holds something unbounded, as ids are, cannot fill the memory then.
 _TAG_VALUES = 200
 REST = "(rest)"
 
@@ -28,17 +28,23 @@ Rate = Callable[[str, date], Decimal]
 _GROUP = ", ".join(("currency", "kind", "provider", "category", *(f'"{key}"' for key in KEYS)))
 
 
-def read_bill(paths: Sequence[Path], settings: BillSettings, rate: Rate) -> Bill:
+def read_bill(
+    paths: Sequence[Path],
+    settings: BillSettings,
+    rate: Rate,
+    named: Mapping[str, Collection[str]] | None = None,
+) -> Bill:
     """The bill in the exports at `paths`, files or folders.
 
-    `rate` tells what one unit of a currency is in the settings' on a day. Raises `BillError`, and
-    what `rate` raises for a currency that it does not know.
+    `rate` tells what one unit of a currency is in the settings' on a day; `named` holds values of
+    tags that are told apart whatever they cost, as budgets need them. Raises `BillError`, and what
+    `rate` raises for a currency that it does not know.
     """
     with Stage(settings) as stage:
         sources = stage.load(paths)
         findings = [*_refused(stage), *_repeated(stage, settings), *_odd(stage)]
         [(rows,)] = stage.ask("SELECT count(*) FROM rows")
-        _bound_tags(stage)
+        _bound_tags(stage, named or {})
         calendar = Calendar(settings.zone)
         return Bill(
             currency=settings.currency,
@@ -125,7 +131,7 @@ def _told(what: str, found: Sequence[tuple[Any, ...]]) -> Iterator[Finding]:
             yield Finding(what, rows, Decimal(amount), counted=True, example=where)
 
 
-def _bound_tags(stage: Stage) -> None:
+def _bound_tags(stage: Stage, named: Mapping[str, Collection[str]]) -> None:
     for key in KEYS:
         stage.ask(
             f'CREATE TEMP TABLE "kept {key}" AS SELECT "{key}" AS value FROM charged '
@@ -134,7 +140,9 @@ def _bound_tags(stage: Stage) -> None:
         )
         stage.ask(
             f"UPDATE tagged SET \"{key}\" = '{REST}' "
-            f'WHERE "{key}" IS NOT NULL AND "{key}" NOT IN (FROM "kept {key}")'
+            f'WHERE "{key}" IS NOT NULL AND "{key}" NOT IN (FROM "kept {key}") '
+            f'AND NOT list_contains(?::VARCHAR[], "{key}")',
+            [sorted(named.get(key, ()))],
         )
 
 
