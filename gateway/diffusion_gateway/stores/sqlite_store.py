@@ -7,7 +7,6 @@ leases and progress are in memory (`sqlite_memory`).
 
 from __future__ import annotations
 
-import heapq
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,6 +30,7 @@ from diffusion_gateway.stores.job_record import shared
 from diffusion_gateway.stores.sqlite_cache import SqliteCache
 from diffusion_gateway.stores.sqlite_jobs import JobTable, job_of
 from diffusion_gateway.stores.sqlite_keys import SqliteKeys
+from diffusion_gateway.stores.sqlite_lists import listed
 from diffusion_gateway.stores.sqlite_memory import SqliteMemory
 from diffusion_gateway.stores.sqlite_usage import SqliteUsage
 from diffusion_gateway.stores.sqlite_workers import SqliteWorkers
@@ -46,10 +46,6 @@ from diffusion_gateway.token_buckets import TokenBuckets
 from diffusion_gateway.work.claims import wanted_claim
 
 T = TypeVar("T")
-
-_LIST = "SELECT * FROM jobs WHERE status = ? AND id < ? ORDER BY id DESC LIMIT ?"
-_TENANTS_LIST = """SELECT * FROM jobs WHERE status = ? AND id < ? AND tenant = ?
-    ORDER BY id DESC LIMIT ?"""
 
 
 class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage, SqliteWorkers):
@@ -120,18 +116,8 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage, SqliteWorkers):
     async def list(
         self, tenant: str | None, status: Status | None, before: str | None, limit: int
     ) -> Sequence[Job]:
-        def query(connection: sqlite3.Connection) -> list[Job]:
-            found = []
-            # The indexes give each status in order, so no list is sorted as a whole.
-            for one in Status if status is None else (status,):
-                bounds = (one, "g" if before is None else before)
-                if tenant is None:
-                    found += connection.execute(_LIST, (*bounds, limit)).fetchall()
-                else:
-                    found += connection.execute(_TENANTS_LIST, (*bounds, tenant, limit)).fetchall()
-            return [job_of(row) for row in heapq.nlargest(limit, found, key=lambda row: row["id"])]
-
-        return [self._memory.heard(job) for job in await self.read(query)]
+        found = await self.read(lambda to: listed(to, tenant, status, before, limit))
+        return [self._memory.heard(job) for job in found]
 
     async def cancel(self, job_id: str) -> Job:
         def operation(table: JobTable) -> Job:
