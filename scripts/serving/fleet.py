@@ -9,7 +9,7 @@ from pathlib import Path
 from serving.draining import drain
 from serving.errors import Trouble
 from serving.model_store import require_archive
-from serving.notes import read_notes, write_notes
+from serving.notes import Note, read_notes, write_notes
 from serving.registration import Registration
 from serving.server import Server
 from serving.variant import (
@@ -48,29 +48,35 @@ class Fleet:
         self._note()
         return found
 
-    def restore(self) -> list[str]:
-        """Registers what a server of this folder served when it died; returns the names.
+    def restore(self) -> tuple[list[str], list[str]]:
+        """Registers what a server of this folder served when it died.
 
-        `Trouble` after all others are back for those whose archive has gone.
+        Returns the names of what is back, and for each of the others a sentence that says why not;
+        those stay noted until something else is registered or removed.
         """
         present = self.management.models()
-        left = [note for note in read_notes(self._folder) if note.name not in present]
-        gone = [note for note in left if not (self.store / note.archive).exists()]
-        back = [note for note in left if note not in gone]
-        for note in back:
-            self._progress(f"loading {note.archive} as {note.name}")
-            found = self.management.register(
-                note.archive, note.name, batch_size=note.batch_size, delay=note.delay
-            )
-            # None: it slept, and its next job may find it awake.
-            if note.workers > len(found.workers):
-                self.management.scale(note.name, found.version, note.workers)
-        if left:
+        back, lost = [], []
+        for note in read_notes(self._folder):
+            if note.name in present:
+                continue
+            try:
+                self._restore(note)
+                back.append(note.name)
+            except Trouble as trouble:
+                lost.append(f"{note.name} is not back: {trouble}")
+        if back and not lost:
             self._note()
-        if gone:
-            missing = ", ".join(f"{note.name} ({note.archive})" for note in gone)
-            raise Trouble(f"{self.store} no longer holds what was served before: {missing}.")
-        return [note.name for note in back]
+        return back, lost
+
+    def _restore(self, note: Note) -> None:
+        require_archive(self.store, note.archive)
+        self._progress(f"loading {note.archive} as {note.name}")
+        found = self.management.register(
+            note.archive, note.name, batch_size=note.batch_size, delay=note.delay
+        )
+        # None: it slept, and its next job may find it awake.
+        if note.workers > len(found.workers):
+            self.management.scale(note.name, found.version, note.workers)
 
     def unregister(
         self, name: str, version: str | None = None, force: bool = False

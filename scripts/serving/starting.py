@@ -41,9 +41,11 @@ def bring_up(
     with step("starting TorchServe"):
         running = server.start(profile or LOCAL, model_store or STORE, port)
     with step("bringing its models back") as status:
-        restored = Fleet(server, status.update).restore()
+        restored, lost = Fleet(server, status.update).restore()
     if restored:
         console.print(f"TorchServe had died; it serves again: {', '.join(restored)}")
+    for sentence in lost:
+        console.print(sentence, style="red", markup=False, highlight=False)
     return running, restored
 
 

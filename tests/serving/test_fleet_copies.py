@@ -127,21 +127,26 @@ def test_a_server_that_died_gets_back_what_it_served(fleet: Fleet, books: Books)
     fleet.unregister("another")
     before = served(books)
     books.versions_of.clear()
-    assert fleet.restore() == ["flow", "flow-2"]
+    assert fleet.restore() == (["flow", "flow-2"], [])
     assert served(books) == before
-    assert fleet.restore() == []
+    assert fleet.restore() == ([], [])
 
 
-def test_what_has_gone_from_the_store_is_named_after_the_rest_is_back(
+def test_what_has_gone_from_the_store_is_told_and_the_rest_is_back(
     fleet: Fleet, books: Books
 ) -> None:
     fleet.register("old", "flow")
     fleet.register("other", "another")
     (fleet.store / "old").rmdir()
     books.versions_of.clear()
-    with pytest.raises(Trouble, match=r"no longer holds what was served before: flow \(old\)"):
-        fleet.restore()
+    back, (lost,) = fleet.restore()
+    assert back == ["another"]
+    assert lost.startswith("flow is not back: ")
+    assert "holds no archive 'old'" in lost
     assert served(books) == {"another": "other"}
+    # Until the archive is there again.
+    (fleet.store / "old").mkdir()
+    assert fleet.restore() == (["flow"], [])
 
 
 def test_a_stop_forgets(fleet: Fleet, tmp_path: Path) -> None:
