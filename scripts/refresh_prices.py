@@ -20,7 +20,7 @@ import typer
 from rich.table import Table
 
 from diffusion_costs.prices import Prices
-from diffusion_costs.refreshing import Offer, changes, rewritten
+from diffusion_costs.refreshing import Offer, changes, replace_table, rewritten
 from serving.cli import ROOT, console, program, run, step
 from serving.errors import Trouble
 
@@ -37,8 +37,9 @@ def main(
     if table.currency != "USD":
         raise Trouble(f"{prices} is in {table.currency}, and offers are in USD.")
     providers = sorted({one.provider for one in table.machines.values() if one.provider})
+    today = datetime.now(UTC).date()
     with step("asking for today's offers"):
-        found = changes(table, _offers(providers))
+        found = changes(table, _offers(providers), today)
     shown = Table("machine", "purchase", "before", "offered")
     for one in found:
         shown.add_row(one.machine, one.purchase, _shown(one.before), _shown(one.offered))
@@ -47,10 +48,8 @@ def main(
     else:
         console.print("The table agrees with today's offers.")
     if write:
-        today = datetime.now(UTC).date()
         text = rewritten(prices.read_text(encoding="utf-8"), table, found, today)
-        prices.write_text(text, encoding="utf-8")
-        Prices.read(prices)
+        replace_table(prices, text)
         console.print(f"{prices} is as of {today}.", style="green", highlight=False)
 
 

@@ -109,6 +109,10 @@ class Machine(Document):
     source: str
     prices: History[Hourly]
 
+    def line(self, day: date) -> Hourly | None:
+        """The line of its prices that holds on a day; None before the first."""
+        return next((one for one in reversed(self.prices) if one.since <= day), None)
+
 
 class Service(Document):
     """Anything else that is paid for, by its unit (GB-month, GB, hour, million requests, …)."""

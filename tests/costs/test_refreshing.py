@@ -15,7 +15,7 @@ import pytest
 
 from diffusion_core.errors import ConfigError
 from diffusion_costs.prices import Prices, Purchase
-from diffusion_costs.refreshing import Change, changes, rewritten
+from diffusion_costs.refreshing import Change, changes, replace_table, rewritten
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config" / "prices.yaml"
@@ -40,7 +40,9 @@ OFFERS = [
 
 
 def test_the_cheapest_offer_of_the_region_counts() -> None:
-    found = {(one.machine, one.purchase): one for one in changes(Prices.read(SHIPPED), OFFERS)}
+    found = {
+        (one.machine, one.purchase): one for one in changes(Prices.read(SHIPPED), OFFERS, TODAY)
+    }
     assert found["a10g", "on_demand"].offered == Decimal("1.006")
     assert found["a10g", "spot"].offered == Decimal("0.39")
     assert ("t4", "on_demand") not in found
@@ -52,7 +54,7 @@ def test_the_cheapest_offer_of_the_region_counts() -> None:
 def test_lines_are_added_and_nothing_else_changes(tmp_path: Path) -> None:
     table, text = Prices.read(SHIPPED), SHIPPED.read_text()
     path = tmp_path / "prices.yaml"
-    path.write_text(rewritten(text, table, changes(table, OFFERS), TODAY))
+    path.write_text(rewritten(text, table, changes(table, OFFERS, TODAY), TODAY))
     added = set(path.read_text().splitlines()) - set(text.splitlines())
     assert len(added) == 2
     refreshed = Prices.read(path)
@@ -62,7 +64,7 @@ def test_lines_are_added_and_nothing_else_changes(tmp_path: Path) -> None:
     assert str(refreshed.hourly("a10g", Purchase.SPOT, NOW)) == "0.390000 USD"
     # What the offers do not know of goes on.
     assert str(refreshed.hourly("a10g", Purchase.RESERVED, NOW)) == "0.630000 USD"
-    again = rewritten(path.read_text(), refreshed, changes(refreshed, OFFERS), TODAY)
+    again = rewritten(path.read_text(), refreshed, changes(refreshed, OFFERS, TODAY), TODAY)
     assert again == path.read_text()
 
 
@@ -80,6 +82,41 @@ def test_lines_of_another_form_are_left_to_people() -> None:
     )
     with pytest.raises(ConfigError, match="add by hand"):
         rewritten(text, Prices.read(SHIPPED), [Change("a10g", "spot", None, Decimal(1))], TODAY)
+
+
+@pytest.mark.parametrize("first", ["2026-01-01", "2026-12-01", "2026-12-15"])
+def test_a_price_that_was_entered_ahead_stays_behind_todays(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(
+        "as_of: 2026-11-22\ncurrency: USD\nsource: of this test\nmachines:\n"
+        "  a10g:\n    provider: aws\n    type: g5.xlarge\n    region: us-east-1\n"
+        "    source: '-'\n    prices:\n"
+        f"      - {{from: {first}, on_demand: 1.00, spot: 0.35}}\n"
+        "      - {from: 2027-01-01, on_demand: 0.90, spot: 0.30}\n"
+        "services: {}\n"
+    )
+    table = Prices.read(path)
+    found = changes(table, OFFERS, TODAY)
+    known = first <= "2026-12-01"
+    assert {one.before for one in found} == (
+        {Decimal("1.00"), Decimal("0.35")} if known else {None}
+    )
+    replace_table(path, rewritten(path.read_text(), table, found, TODAY))
+    refreshed = Prices.read(path)
+    assert str(refreshed.hourly("a10g", Purchase.ON_DEMAND, NOW)) == "1.006000 USD"
+    later = datetime(2027, 1, 2, tzinfo=UTC)
+    assert str(refreshed.hourly("a10g", Purchase.ON_DEMAND, later)) == "0.900000 USD"
+    assert len(refreshed.machines["a10g"].prices) == (2 if first == "2026-12-01" else 3)
+    assert changes(refreshed, OFFERS, TODAY) == []
+
+
+def test_a_text_that_is_no_table_takes_no_tables_place(tmp_path: Path) -> None:
+    path = tmp_path / "prices.yaml"
+    shutil.copy(SHIPPED, path)
+    with pytest.raises(ConfigError):
+        replace_table(path, SHIPPED.read_text().replace("currency: USD", "currency: dollars"))
+    assert path.read_bytes() == SHIPPED.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_command_reads_gpuhunts_catalog(tmp_path: Path) -> None:

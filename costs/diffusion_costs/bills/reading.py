@@ -15,8 +15,8 @@ from diffusion_costs.bills.staging import Source, Stage
 from diffusion_costs.calendar import Calendar, Span
 from diffusion_costs.tags import KEYS
 
-# Values of one tag that are told apart, the costliest, beside those that are named; the rest are one
-# more value. A tag that holds something unbounded, as ids are, cannot fill the memory then.
+# Values of one tag that are told apart, the costliest, beside those that are named; the rest are
+# one more value. A tag that holds something unbounded, as ids are, cannot fill the memory then.
 _TAG_VALUES = 200
 REST = "(rest)"
 
