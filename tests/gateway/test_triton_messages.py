@@ -82,6 +82,16 @@ def test_fields_are_tensors_of_the_types_that_the_model_declares() -> None:
     assert parameters == {"typo": 1, "traceparent": "00-ab-cd-01"}
 
 
+def test_objects_are_json_as_an_input_and_as_a_parameter() -> None:
+    fields = {"adapters": {"ink": 0.5, "fog": 1}}
+    declares = Form("emoji", "1", {"adapters": "BYTES"}, 1, 1, decoupled=False)
+    (tensor,), _ = inputs_of(fields, declares)
+    message = tensor._get_content()
+    assert json.loads(message[4:]) == fields["adapters"]
+    _, parameters = inputs_of(fields, form())
+    assert json.loads(parameters["adapters"]) == fields["adapters"]
+
+
 def test_pixels_are_not_asked_for() -> None:
     assert "image" not in {one.name() for one in outputs_of(form())}
     assert [one.name() for one in outputs_of(form("emoji"), describe=True)] == ["metadata"]

@@ -96,11 +96,11 @@ def inputs_of(
     """A request's tensors of shape [1, 1], and as parameters what the form has no input for: the
     model then tells what it makes of that.
 
-    Files travel as base64, which is what the gateway's requests hold.
+    Files travel as base64, which is what the gateway's requests hold; objects travel as JSON.
     """
     tensors: list[InferInput] = []
     parameters = {} if traceparent is None else {HEADER: traceparent}
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = {name: _scalar(value) for name, value in fields.items() if value is not None}
     for name, value in {**given, "encoding": "base64"}.items():
         datatype = form.inputs.get(name)
         if datatype is None:
@@ -111,6 +111,11 @@ def inputs_of(
         tensor.set_data_from_numpy(np.array([[data]], dtype=_NUMPY[datatype]))
         tensors.append(tensor)
     return tensors, parameters
+
+
+def _scalar(value: Any) -> Any:
+    """A value as neither a tensor's element nor a parameter can be an object or a list."""
+    return json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def outputs_of(form: Form, *, describe: bool = False) -> list[InferRequestedOutput]:
