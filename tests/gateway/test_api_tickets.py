@@ -12,6 +12,7 @@ import pytest
 from api_rig import OWN, claim, client_of, finish, make_gateway, picture
 from diffusion_gateway.errors import UnauthorizedError
 from diffusion_gateway.gateway import Gateway
+from diffusion_gateway.stores.store import MAX_ATTEMPTS
 from diffusion_gateway.tickets import Tickets
 from tenants_rig import PUBLIC, key_of, submit
 
@@ -66,6 +67,23 @@ async def test_links_outlive_the_record(client, gateway):
     assert (await client.get(image["thumbnail_url"])).status_code == 200
     path = image["url"].partition("?")[0]
     assert (await client.get(path, headers=headers)).status_code == 404
+
+
+async def test_the_last_attempts_picture_outlives_the_record_too(client, gateway):
+    headers = await key_of(gateway, "acme")
+    await submit(client, headers, seed=3)
+    await claim(gateway)
+    # The first loss of a worker is spared, so that there are more attempts than losses that count.
+    await gateway.store.reap(time.time() + 1000)
+    for _ in range(MAX_ATTEMPTS - 1):
+        await gateway.store.hand_back(await claim(gateway), blamed=True)
+    job = await claim(gateway)
+    assert job.attempts == MAX_ATTEMPTS + 1
+    await finish(gateway, job)
+    image = (await client.get(f"/jobs/{job.id}", headers=headers)).json()["images"][0]
+    await gateway.store.expire(time.time() + 1, 10)
+    assert (await client.get(image["url"])).content == picture(3)
+    assert (await client.get(image["thumbnail_url"])).status_code == 200
 
 
 async def test_a_ticket_ends(gateway):

@@ -13,7 +13,7 @@ from diffusion_gateway.api.auth import check_id, gateway_of, ticket_holder
 from diffusion_gateway.api.reference import file_answer, problems
 from diffusion_gateway.errors import UnknownFileError, UnknownJobError
 from diffusion_gateway.job import Job, Picture
-from diffusion_gateway.storage.results import EXTENSIONS, preview_key, thumbnail_key
+from diffusion_gateway.storage.results import EXTENSIONS, picture_keys, preview_key, thumbnail_key
 
 router = APIRouter()
 
@@ -22,8 +22,6 @@ _FOR_EVER = "private, max-age=31536000, immutable"
 
 _FOR_A_WHILE = "private, max-age=600"
 """A preview may be: after a lost worker the same step is drawn again, if need be elsewhere."""
-
-_ATTEMPTS = ("", "-2", "-3")
 
 _Number = Annotated[int, Path(ge=0, le=100_000)]
 
@@ -121,16 +119,15 @@ async def _left_behind(
     request: Request, job_id: str, index: int, *, small: bool = False
 ) -> Response:
     """A picture whose record is gone: its key is one of a few."""
-    for content_type, end in EXTENSIONS.items():
-        for attempt in _ATTEMPTS:
-            key = f"generations/{job_id}/{index}{attempt}.{end}"
-            file = _File(key, content_type, _FOR_EVER, f"{job_id}-{index}.{end}")
-            if small:
-                file = _thumbnail(thumbnail_key(key), job_id, index)
-            try:
-                return await _send(request, file)
-            except UnknownFileError:
-                continue
+    for key, content_type in picture_keys(job_id, index):
+        name = f"{job_id}-{index}.{EXTENSIONS[content_type]}"
+        file = _File(key, content_type, _FOR_EVER, name)
+        if small:
+            file = _thumbnail(thumbnail_key(key), job_id, index)
+        try:
+            return await _send(request, file)
+        except UnknownFileError:
+            continue
     raise UnknownFileError
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import product
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
@@ -18,7 +20,7 @@ from diffusion_gateway.job import Job, Picture
 from diffusion_gateway.settings import GatewaySettings
 from diffusion_gateway.storage.object_storage import ObjectStorage
 from diffusion_gateway.storage.thumbnails import CONTENT_TYPE, make_thumbnail
-from diffusion_gateway.stores.store import JobStore
+from diffusion_gateway.stores.store import MAX_ATTEMPTS, JobStore
 
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 
@@ -221,8 +223,19 @@ def picture_key(job: Job, index: int, content_type: str) -> str:
     Attempts after the first have names of their own: a worker that was given up and comes late must
     not write over what its successor stored.
     """
-    attempt = f"-{job.attempts}" if job.attempts > 1 else ""
-    return f"generations/{job.id}/{index}{attempt}.{EXTENSIONS[content_type]}"
+    return _picture_key(job.id, index, job.attempts, content_type)
+
+
+def picture_keys(job_id: str, index: int) -> Iterator[tuple[str, str]]:
+    """Every key that a picture of a job may have, and the type that it then has."""
+    # The first loss of a worker is spared: it is no part of MAX_ATTEMPTS, and yet has its number.
+    for content_type, attempt in product(EXTENSIONS, range(1, MAX_ATTEMPTS + 2)):
+        yield _picture_key(job_id, index, attempt, content_type), content_type
+
+
+def _picture_key(job_id: str, index: int, attempt: int, content_type: str) -> str:
+    suffix = f"-{attempt}" if attempt > 1 else ""
+    return f"generations/{job_id}/{index}{suffix}.{EXTENSIONS[content_type]}"
 
 
 def thumbnail_key(picture: str) -> str:
@@ -236,8 +249,8 @@ def preview_key(job_id: str, step: int) -> str:
 
 
 def checkpoint_key(job_id: str, step: int) -> str:
-    """Where the checkpoint after that many steps is."""
-    return f"checkpoints/{job_id}/{step}"
+    """A new place for a checkpoint after that many steps: it never replaces the file of another."""
+    return f"checkpoints/{job_id}/{step}-{uuid.uuid4().hex[:12]}"
 
 
 def _measure(data: bytes, thumbnail_pixels: int) -> _Measured:

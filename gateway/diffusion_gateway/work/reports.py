@@ -117,7 +117,7 @@ class Reports:
             return
         (event, identity, cost), self._newest = self._newest, None
         step = int(event["step"])
-        key = f"{checkpoint_key(self._job.id, step)}-{self._job.attempts}"
+        key = checkpoint_key(self._job.id, step)
         await self._results.put(key, b64decode(event["checkpoint"]), "application/octet-stream")
         new = Checkpoint(
             key=key,
