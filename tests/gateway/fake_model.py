@@ -69,7 +69,7 @@ def picture(seed: int) -> bytes:
     return file.getvalue()
 
 
-def answer(fields: dict[str, Any]) -> dict[str, Any]:
+def answer(fields: dict[str, Any], identity: str) -> dict[str, Any]:
     seeds = [fields["seed"] + index for index in range(fields.get("num_images", 1))]
     return {
         "images": [base64.b64encode(picture(seed)).decode() for seed in seeds],
@@ -80,5 +80,5 @@ def answer(fields: dict[str, Any]) -> dict[str, Any]:
         "prompt_truncated": False,
         "timings": {"denoise": 0.1},
         "device_seconds": 0.1,
-        "identity": "archive",
+        "identity": f"archive-{identity}",
     }

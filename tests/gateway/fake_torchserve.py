@@ -46,6 +46,7 @@ class Asked:
     fields: dict[str, Any]
     streams: bool
     writer: asyncio.StreamWriter
+    identity: str
     traceparent: str | None = None
     _begun: bool = False
 
@@ -73,11 +74,11 @@ class Asked:
     async def complete(self) -> None:
         """The picture, as an event or as the whole answer."""
         if self.streams:
-            await self.send("completed", **answer(self.fields))
+            await self.send("completed", **answer(self.fields, self.identity))
             self.writer.write(b"0\r\n\r\n")
             await self.writer.drain()
         else:
-            await _respond(self.writer, 200, answer(self.fields))
+            await _respond(self.writer, 200, answer(self.fields, self.identity))
 
 
 class Keys:
@@ -254,7 +255,9 @@ class FakeTorchServe:
             await _respond(writer, 200, description(model))
             return
         streams = "ndjson" in headers.get("accept", "")
-        asked = Asked(model.name, fields, streams, writer, headers.get("traceparent"))
+        asked = Asked(
+            model.name, fields, streams, writer, model.identity, headers.get("traceparent")
+        )
         self.asked.append(asked)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)

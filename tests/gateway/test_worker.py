@@ -12,7 +12,7 @@ import pytest
 
 from diffusion_gateway.job import Lane, Status
 from fake_model import FakeModel, picture
-from fake_torchserve import Asked, faked
+from fake_torchserve import Asked, Refused, faked
 from worker_rig import working
 
 CLASSIC = FakeModel("emoji", continuous=False)
@@ -116,6 +116,29 @@ async def test_in_classic_mode_what_was_drawn_in_vain_is_counted(tmp_path: Path)
                 await asyncio.sleep(0.01)
         assert (await rig.store.get(job.id)).status is Status.CANCELLED
         assert rig.counted("wasted_device_seconds", model="emoji") == pytest.approx(0.1)
+
+
+async def test_in_classic_mode_what_nobody_wants_is_not_drawn_again(tmp_path: Path) -> None:
+    cancelled = asyncio.Event()
+
+    async def full(asked: Asked, _: int) -> None:
+        await cancelled.wait()
+        raise Refused(503, {"status": 503, "code": "overloaded", "detail": "no room now"})
+
+    async with faked(CLASSIC) as fake, working(tmp_path, fake.settings()) as rig:
+        fake.script = full
+        job = await rig.submit()
+        while not fake.asked:
+            await asyncio.sleep(0.01)
+        await rig.store.cancel(job.id)
+        # The worker hears of it before the model server answers.
+        await asyncio.sleep(0.1)
+        cancelled.set()
+        async with asyncio.timeout(5):
+            await rig.rest_of_attempts()
+        assert len(fake.asked) == 1
+        assert rig.counted("attempts", model="emoji", outcome="cancelled") == 1
+        assert rig.counted("wasted_device_seconds", model="emoji") == 0
 
 
 async def test_two_registrations_of_one_archive_are_one_model_with_more_room(

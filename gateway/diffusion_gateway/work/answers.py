@@ -7,6 +7,7 @@ from base64 import b64decode
 from diffusion_gateway.errors import UpstreamError
 from diffusion_gateway.job import Result
 from diffusion_gateway.storage.results import StoredFile
+from diffusion_gateway.upstream.endpoints import Registration
 from diffusion_gateway.work.drawing import Drawn
 
 _MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -25,7 +26,7 @@ def read_answer(drawn: Drawn) -> tuple[Result, list[StoredFile]]:
         result = Result(
             pictures=(),
             identity=answer["identity"],
-            runtime_identity=drawn.registration.runtime_identity,
+            runtime_identity=_runtime_identity(drawn.registration, answer["identity"]),
             scheduler=answer["scheduler"],
             prompt_truncated=answer["prompt_truncated"],
             timings=answer["timings"],
@@ -35,3 +36,12 @@ def read_answer(drawn: Drawn) -> tuple[Result, list[StoredFile]]:
     except (KeyError, ValueError, TypeError):
         raise UpstreamError("the model server answered what is no picture") from None
     return result, files
+
+
+def _runtime_identity(one: Registration, identity: str) -> str | None:
+    """The runtime identity of a picture that the archive of this identity drew; None where that is
+    not the archive that the registration's description is of: its default version was switched, and
+    until the next look nobody has described the other."""
+    if one.description is None or one.description["identity"] != identity:
+        return None
+    return one.runtime_identity

@@ -112,6 +112,7 @@ class Attempt:
             traces=tools.traces,
             tariff=tools.accounts.tariff,
             spending=self._costs.spending,
+            wanted=lambda: self._stopped is None,
         )
         self._span = Span()
         self._task: asyncio.Task[Drawn] | None = None

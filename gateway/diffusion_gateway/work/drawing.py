@@ -72,6 +72,9 @@ class Losses:
 class Drawing:
     """A job on its way through model servers.
 
+    Args:
+        wanted: asked before a job is drawn anew; classic mode draws to the end what nobody wants.
+
     Attributes:
         registration: where it has its place; None while it looks for one and afterwards.
         spending: what it takes of devices.
@@ -93,6 +96,7 @@ class Drawing:
         traces: Traces,
         tariff: Tariff,
         spending: Spending,
+        wanted: Callable[[], bool],
     ) -> None:
         self.job = job
         self.registration = registration
@@ -106,6 +110,7 @@ class Drawing:
         self._results = results
         self._choose = choose
         self._losses = losses
+        self._wanted = wanted
         self._every = checkpoint_every
         self._from_start = False
         self._first: tuple[int, float] | None = None
@@ -141,7 +146,7 @@ class Drawing:
                 answer = await self._draw(one)
             except UpstreamError as error:
                 await self._bear(error, one)
-                if time.monotonic() > give_up:
+                if time.monotonic() > give_up or not self._wanted():
                     raise NotDrawnError from None
             else:
                 one.breaker.succeeded()
@@ -187,7 +192,8 @@ class Drawing:
             raise NotDrawnError(blamed=True)
         if isinstance(verdict, ServerLost):
             raise self.server_lost()
-        await asyncio.sleep(verdict.after)
+        if self._wanted():
+            await asyncio.sleep(verdict.after)
 
     async def _draw(self, one: Registration) -> dict[str, Any]:
         await self._until_alone(one)
@@ -222,6 +228,7 @@ class Drawing:
         self, one: Registration, fields: dict[str, Any], silence: float, traceparent: str | None
     ) -> dict[str, Any]:
         answer: dict[str, Any] | None = None
+        identity = one.runtime_identity
         self._first = None
         STEPS.debug("%s every %d", self.job.id, fields.get("checkpoint_every", 0))
         server = one.endpoint.server
@@ -233,9 +240,10 @@ class Drawing:
                         self._step(int(event["step"]), one)
                     case "preview":
                         self._reports.preview(event)
-                    case "checkpoint":
+                    # Once another archive has been described, nobody knows which of them draws.
+                    case "checkpoint" if identity is not None and identity == one.runtime_identity:
                         cost = self.spending.until(float(event.get("device_seconds", 0.0)))
-                        self._reports.checkpointing(event, one.runtime_identity or "", cost)
+                        self._reports.checkpointing(event, identity, cost)
                     case "error":
                         raise _refused(event)
                     case "completed":
