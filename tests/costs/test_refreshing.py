@@ -92,6 +92,7 @@ def test_a_price_that_was_entered_ahead_stays_behind_todays(tmp_path: Path, firs
         "  a10g:\n    provider: aws\n    type: g5.xlarge\n    region: us-east-1\n"
         "    source: '-'\n    prices:\n"
         f"      - {{from: {first}, on_demand: 1.00, spot: 0.35}}\n"
+        "      # As announced.\n"
         "      - {from: 2027-01-01, on_demand: 0.90, spot: 0.30}\n"
         "services: {}\n"
     )
@@ -108,12 +109,13 @@ def test_a_price_that_was_entered_ahead_stays_behind_todays(tmp_path: Path, firs
     assert str(refreshed.hourly("a10g", Purchase.ON_DEMAND, later)) == "0.900000 USD"
     assert len(refreshed.machines["a10g"].prices) == (2 if first == "2026-12-01" else 3)
     assert changes(refreshed, OFFERS, TODAY) == []
+    assert path.read_text().count("# As announced.") == 1
 
 
 def test_a_text_that_is_no_table_takes_no_tables_place(tmp_path: Path) -> None:
     path = tmp_path / "prices.yaml"
     shutil.copy(SHIPPED, path)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="stays as it is: .*currency"):
         replace_table(path, SHIPPED.read_text().replace("currency: USD", "currency: dollars"))
     assert path.read_bytes() == SHIPPED.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
