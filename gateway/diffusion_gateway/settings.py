@@ -144,7 +144,7 @@ class GatewaySettings(BaseModel):
     machine: str | None = None
     """What endpoints run on that do not say; None: nothing is priced."""
     prices_file: Path = Path("config/prices.yaml")
-    """Read where a machine is named."""
+    """Read where a machine is named, and by an API that says it: for its budgets' currency."""
     tags_file: Path | None = None
     """None: service diffusion-inference, environment production."""
     budgets_file: Path | None = None

@@ -115,7 +115,7 @@ def test_a_price_that_was_entered_ahead_stays_behind_todays(tmp_path: Path, firs
 def test_a_text_that_is_no_table_takes_no_tables_place(tmp_path: Path) -> None:
     path = tmp_path / "prices.yaml"
     shutil.copy(SHIPPED, path)
-    with pytest.raises(ConfigError, match="stays as it is: .*currency"):
+    with pytest.raises(ConfigError, match=r"stays as it is: .*currency"):
         replace_table(path, SHIPPED.read_text().replace("currency: USD", "currency: dollars"))
     assert path.read_bytes() == SHIPPED.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
