@@ -168,7 +168,9 @@ async def test_leases_end_with_the_process(tmp_path: Path) -> None:
     await again.close()
 
 
-async def test_a_job_that_takes_its_process_down_is_given_up(tmp_path: Path) -> None:
+async def test_a_job_that_takes_its_process_down_is_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """As one that takes its worker down: the first loss is nobody's fault, then it is alone."""
     store = SqliteStore(tmp_path / "jobs.sqlite")
     await store.open()
@@ -182,6 +184,7 @@ async def test_a_job_that_takes_its_process_down_is_given_up(tmp_path: Path) -> 
     assert given_up.status is Status.FAILED
     assert given_up.error is not None
     assert given_up.error["code"] == "attempts_exhausted"
+    assert sum(made.id in record.getMessage() for record in caplog.records) == MAX_ATTEMPTS + 1
     await store.close()
 
 

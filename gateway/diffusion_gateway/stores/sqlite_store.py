@@ -7,6 +7,7 @@ leases and progress are in memory (`sqlite_memory`).
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -45,6 +46,8 @@ from diffusion_gateway.stores.waiting_index import Place
 from diffusion_gateway.token_buckets import TokenBuckets
 from diffusion_gateway.work.claims import wanted_claim
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 
@@ -65,7 +68,8 @@ class SqliteStore(SqliteCache, SqliteKeys, SqliteUsage, SqliteWorkers):
         self._lock = FileLock(self.path)
         try:
             await super().open()
-            await self._jobs(sqlite_upkeep.release_all)
+            for job in await self._jobs(sqlite_upkeep.release_all):
+                logger.warning("job %s: its process is gone (attempt %d)", job.id, job.attempts)
         except BaseException:
             await self.close()
             raise

@@ -11,10 +11,10 @@ from diffusion_gateway.stores.sqlite_jobs import JobTable, job_of
 from diffusion_gateway.stores.store import PROMOTED, Delivery
 
 
-def release_all(table: JobTable) -> None:
+def release_all(table: JobTable) -> list[Job]:
     """Hands back what a process that is gone had leased; its workers went with it."""
-    for row in table.execute("SELECT * FROM jobs WHERE status = 'processing'").fetchall():
-        _lost(table, row)
+    rows = table.execute("SELECT * FROM jobs WHERE status = 'processing'").fetchall()
+    return [_lost(table, row) for row in rows]
 
 
 def reap(table: JobTable, late: Iterable[tuple[str, str, int]]) -> list[Job]:
