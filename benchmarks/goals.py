@@ -235,7 +235,7 @@ def _previews(found: dict[str, Any]) -> Iterator[Row]:
             f"a step with a preview ÷ one without, one request: {one['model']}",
             "≤ 1.02",
             f"{spread(one['slower'])}; {one['step_ms']['median']:.1f} ms without; on the engine's "
-            f"thread {one['map_ms']['median']:.2f} ms, beside {one['file_ms']['median']:.2f} ms; "
+            f"thread {one['held_ms']['median']:.2f} ms{_beside(one)}; "
             f"fitted in {one['fit_seconds']:.1f} s, once",
             one["slower"]["median"] <= 1.02,
         )
@@ -247,6 +247,11 @@ def _previews(found: dict[str, Any]) -> Iterator[Row]:
                 shares(one["recognised"]),
                 half is not None and half >= 0.9,
             )
+
+
+def _beside(preview: dict[str, Any]) -> str:
+    file = preview.get("file_ms")
+    return "" if file is None else f", beside {file['median']:.2f} ms"
 
 
 def _gateway(found: dict[str, Any]) -> Iterator[Row]:

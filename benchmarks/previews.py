@@ -23,7 +23,7 @@ from benchmarks.models import Model
 from benchmarks.workload import Asked, asked
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_engine.call import Step
-from diffusion_engine.images import preview_file
+from diffusion_engine.images import is_quick, preview_file
 from diffusion_engine.previews.colours import LatentPreview
 from diffusion_engine.previews.fitting import fit_preview
 
@@ -43,16 +43,17 @@ def _one(bench: Bench, model: Model) -> dict[str, Any]:
             fitted, fit_seconds = loading.submit(_fitted, engine, model).result()
         engine.warm_up(model, 1)
         rounds = []
-        with ThreadPoolExecutor(1) as files:
+        with ThreadPoolExecutor(1) as writers:
             for number in range(bench.scaled(40)):
                 bench.say(f"{model.name}: previews, round {number + 1}")
-                rounds.append(_taken(engine, model, fitted, files, turned=number % 2 == 1))
+                rounds.append(_taken(engine, model, fitted, writers, turned=number % 2 == 1))
         shown = _recognised(engine, model, fitted, bench.scaled(100, 2))
+    files = [1000 * one.file for one in rounds if one.file is not None]
     return {
         "model": model.name,
         "fit_seconds": fit_seconds,
-        "map_ms": summary([1000 * one.mapping for one in rounds]),
-        "file_ms": summary([1000 * one.file for one in rounds]),
+        "held_ms": summary([1000 * one.held for one in rounds]),
+        **({"file_ms": summary(files)} if files else {}),
         "step_ms": summary([1000 * one.step for one in rounds]),
         "slower": summary([one.shown / one.step for one in rounds]),
         **({"recognised": shown} if shown else {}),
@@ -70,20 +71,21 @@ def _fitted(engine: InProcess, model: Model) -> tuple[LatentPreview, float]:
 class _Taken:
     """Seconds: of a step of one guided request, of one that is shown, and of the parts of showing.
 
-    `mapping` is the engine's own thread's; `file` is written by another one as steps go on.
+    `held` is the engine's own thread's, with the file where it is written there; `file` is written
+    by another thread as steps go on, or None.
     """
 
     step: float
     shown: float
-    mapping: float
-    file: float
+    held: float
+    file: float | None
 
 
 def _taken(
     engine: InProcess, model: Model, fitted: LatentPreview, files: Executor, *, turned: bool
 ) -> _Taken:
     """One picture with a preview of every step and one without, in either order."""
-    mapping: list[float] = []
+    held: list[float] = []
     writing: list[Future[float]] = []
 
     def write(rough: Any) -> float:
@@ -96,8 +98,11 @@ def _taken(
         foreseen = step.foreseen()
         assert foreseen is not None
         rough = fitted(foreseen[0], model.size, model.size)
-        writing.append(files.submit(write, rough))
-        mapping.append(time.perf_counter() - begun)
+        if is_quick(model.size, model.size):
+            write(rough)
+        else:
+            writing.append(files.submit(write, rough))
+        held.append(time.perf_counter() - begun)
 
     def seconds(listener: Callable[[Step], None] | None) -> float:
         made = engine.job(asked(model, [_STEPS])[0], on_step=listener)
@@ -109,7 +114,8 @@ def _taken(
         step, shown = seconds(None), seconds(on_step)
     else:
         shown, step = seconds(on_step), seconds(None)
-    return _Taken(step, shown, mean(mapping), mean(one.result() for one in writing))
+    file = mean(one.result() for one in writing) if writing else None
+    return _Taken(step, shown, mean(held), file)
 
 
 def _recognised(

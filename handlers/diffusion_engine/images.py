@@ -22,6 +22,10 @@ _PNG_LEVEL = 1
 
 _PREVIEW_QUALITY = 80
 
+# A thread that wakes up for it, and takes a core from the model's threads, costs more than the file
+# of so small a picture itself: `python -m benchmarks --only previews`.
+_QUICK_PIXELS = 64 * 64
+
 SETTINGS_KEY = "generation"
 """The PNG text chunk that holds the settings, as JSON."""
 
@@ -42,6 +46,11 @@ def preview_file(pixels: NDArray[np.uint8], width: int, height: int) -> bytes:
         np.ascontiguousarray(pixels), quality=_PREVIEW_QUALITY, colorsubsampling="420"
     )
     return file
+
+
+def is_quick(width: int, height: int) -> bool:
+    """Whether a preview of this size is written sooner than another thread is told to."""
+    return width * height <= _QUICK_PIXELS
 
 
 def encode(

@@ -20,7 +20,7 @@ from diffusion_engine.call import Pictures, Step, Ticket
 from diffusion_engine.checkpoint import CheckpointSealer
 from diffusion_engine.events import EventStream
 from diffusion_engine.faults import as_serving_error
-from diffusion_engine.images import preview_file
+from diffusion_engine.images import is_quick, preview_file
 from diffusion_engine.previews.colours import LatentPreview
 from diffusion_engine.snapshot import NotSavableError, Snapshot
 
@@ -103,7 +103,10 @@ class Pending:
         foreseen = step.foreseen() if _due(step, self.request.preview_every) else None
         if self._preview is not None and foreseen is not None:
             rough = self._preview(foreseen[0], self.request.height, self.request.width)
-            self._files.submit(self._send_preview, step.done, rough)
+            if is_quick(self.request.width, self.request.height):
+                self._send_preview(step.done, rough)
+            else:
+                self._files.submit(self._send_preview, step.done, rough)
         self._checkpoint_owed |= _due(step, self.request.checkpoint_every)
         if self._checkpoint_owed and step.resumable:
             self._checkpoint_owed = False
