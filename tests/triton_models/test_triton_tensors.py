@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 import torch
 from triton_calls import tensor
+from tritonclient.utils import deserialize_bytes_tensor
 
+from diffusion_core.capabilities import Capabilities
 from diffusion_core.errors import InvalidFieldError, MalformedBodyError
+from diffusion_core.limits import Defaults, Limits
+from diffusion_core.request import RequestSchema
 from diffusion_engine.answers import JSON, Answer
+from diffusion_gateway.upstream.triton_messages import Form, inputs_of
 from triton_tensors import Asked, asked, pictures, progress
 
 
@@ -43,6 +48,29 @@ def test_each_row_is_a_request() -> None:
 def test_a_float_has_the_value_that_was_written(value: float) -> None:
     """Widened, 3.3 in 32 bits is another number than the 3.3 of a JSON request."""
     assert float(fields(prompt="x", guidance_scale=value).rows[0]["guidance_scale"]) == value
+
+
+@pytest.mark.parametrize("inputs", [{"prompt": "BYTES", "adapters": "BYTES"}, {"prompt": "BYTES"}])
+def test_adapters_that_the_gateway_sends_are_those_that_its_client_named(
+    inputs: dict[str, str],
+) -> None:
+    form = Form("tiny", "1", {**inputs, "encoding": "BYTES"}, 1, 1, decoupled=False)
+    tensors, parameters = inputs_of({"prompt": "a", "adapters": {"ink": 0.5, "fog": -1}}, form)
+    read = {one.name(): deserialize_bytes_tensor(one._get_content()) for one in tensors}
+    arrays = {name: values.reshape(1, 1) for name, values in read.items()}
+    (row,) = asked(arrays, parameters, ["images"]).rows
+    capabilities = Capabilities(
+        pipeline_class="StableDiffusionPipeline",
+        call_parameters={"text-to-image": frozenset()},
+        default_width=512,
+        default_height=512,
+        size_multiple=8,
+        schedulers=("DDIMScheduler",),
+        default_scheduler="DDIMScheduler",
+        adapters=("ink", "fog"),
+    )
+    schema = RequestSchema(capabilities, Limits(), Defaults())
+    assert schema.parse_form(row).adapters == {"ink": 0.5, "fog": -1.0}
 
 
 def test_files_are_bytes_and_in_base64_text() -> None:
