@@ -12,6 +12,7 @@ import pytest
 from started_programs import free_address, wait_until_ready
 
 from diffusion_costs.calendar import Calendar
+from diffusion_costs.review import readings
 from diffusion_costs.review.figures import Period
 from diffusion_costs.review.metering import Meters, seconds
 from diffusion_costs.review.readings import PrometheusError, Readings
@@ -62,6 +63,10 @@ def exposition() -> str:
             # Three workers share each machine.
             for what, each in (("machine", 30), ("device", 90))
         },
+        # A gateway that did not count its workers' time yet.
+        "old_machine_seconds": [
+            counter("old_machine_seconds_total", 'machine="big",purchase="spot"', 30)
+        ],
         "diffusion_requests": [
             counter("diffusion_requests_total", 'model="m",status="completed"', 2),
             counter("diffusion_requests_total", 'model="m",status="failed"', 5),
@@ -126,6 +131,15 @@ def test_machines_of_several_gateways_and_their_workers(meters: Meters) -> None:
     assert seconds(meters.held) == pytest.approx(3 * machines)
 
 
+def test_machines_of_gateways_that_did_not_count_workers_are_refused(
+    prometheus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readings, "MACHINES", "old_machine_seconds_total")
+    monkeypatch.setattr(readings, "DEVICES", "old_device_seconds_total")
+    with pytest.raises(PrometheusError, match=r"of 2026-09-02 .* of an earlier version"):
+        Readings(prometheus, Calendar(ZoneInfo("UTC"))).meters(DAYS)
+
+
 def test_requests_images_and_latencies(meters: Meters) -> None:
     assert [one.requests for one in meters.served] == pytest.approx([2880, 2880], rel=0.01)
     assert [one.images for one in meters.served] == pytest.approx([4320, 4320], rel=0.01)
@@ -134,6 +148,6 @@ def test_requests_images_and_latencies(meters: Meters) -> None:
 
 
 def test_what_prometheus_says_is_told() -> None:
-    readings = Readings("http://127.0.0.1:9", Calendar(ZoneInfo("UTC")))
+    nobody = Readings("http://127.0.0.1:9", Calendar(ZoneInfo("UTC")))
     with pytest.raises(PrometheusError, match=r"127\.0\.0\.1:9"):
-        readings.meters(DAYS)
+        nobody.meters(DAYS)

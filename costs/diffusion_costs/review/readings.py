@@ -57,13 +57,14 @@ class Readings:
     def _held(self, period: Period) -> Iterator[Held]:
         machines = self._growth(MACHINES, ("machine", "purchase"), period)
         devices = self._growth(DEVICES, ("machine", "purchase"), period)
-        if machines and not devices:
-            raise PrometheusError(
-                f"{self.url}: has {MACHINES} of these days and no {DEVICES}: the gateways are older"
-            )
         for (machine, purchase), days in machines.items():
             workers = devices.get((machine, purchase), {})
             for day, grown in days.items():
+                if grown and not workers.get(day):
+                    raise PrometheusError(
+                        f"{self.url}: of {day} there is {MACHINES} and no {DEVICES}: the gateways "
+                        "were of an earlier version then"
+                    )
                 yield Held(day, machine, purchase, workers.get(day, 0.0), grown)
 
     def _served(self, period: Period) -> Iterator[Served]:
