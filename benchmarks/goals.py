@@ -236,8 +236,8 @@ def _previews(found: dict[str, Any]) -> Iterator[Row]:
         yield Row(
             f"time of a preview ÷ that of a step, one request: {one['model']}",
             "≤ 0.02",
-            f"{taken:.4f}; {one['held_ms']['median']:.2f} ms on the engine's thread, {beside:.2f} ms "
-            f"beside, {one['step_ms']['median']:.1f} ms the step; fitted in "
+            f"{taken:.4f}; {one['held_ms']['median']:.2f} ms on the engine's thread, "
+            f"{beside:.2f} ms beside, {one['step_ms']['median']:.1f} ms the step; fitted in "
             f"{one['fit_seconds']:.1f} s, once",
             taken <= 0.02,
         )
