@@ -23,6 +23,7 @@ from diffusion_engine.conditioning import (
 )
 from diffusion_engine.feature_cache.cache import FeatureCache
 from diffusion_engine.feature_cache.features import Features
+from diffusion_engine.noise import draw_from
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.recipes.guidance import IntervalStandIn
 from diffusion_engine.rules import JoiningRule, rule_for
@@ -118,6 +119,7 @@ class ServedPipeline:
     def for_job(self, job: Job) -> RequestPipeline:
         """A copy of the job's pipeline with stand-ins and a scheduler of its own."""
         scheduler = self.schedulers.for_request(job.scheduler)
+        draw_from(job.arguments.get("generator"), scheduler)
         pipeline = self._templates[job.task, job.controlnet].copy(scheduler, job)
         if job.feature_cache:
             pipeline.features = {

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffusion_engine.noise import GENERATOR
 from diffusion_engine.previews.forecast import NOTES
 
 # What a scheduler holds that is no state of a call.
-_NO_STATE = frozenset({"_internal_dict", NOTES})
+_NO_STATE = frozenset({"_internal_dict", GENERATOR, NOTES})
 
 _PLAIN = (bool, int, float, str, type(None))
 

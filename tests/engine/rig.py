@@ -128,9 +128,16 @@ class Rig:
         self.vae = any_task.vae
         self._solo: dict[Asked, torch.Tensor] = {}
 
-    def engine(self, cap: int = 64, *, cache_bytes: int = 1 << 26, **settings: Any) -> StepEngine:
+    def engine(
+        self,
+        cap: int = 64,
+        *,
+        cache_bytes: int = 1 << 26,
+        schedulers: Sequence[str] = ("LCMScheduler",),
+        **settings: Any,
+    ) -> StepEngine:
         """A fresh engine, stepped by hand, with a cold prompt cache."""
-        served = ServedPipeline(self.tasks, PromptCache(cache_bytes), ("LCMScheduler",))
+        served = ServedPipeline(self.tasks, PromptCache(cache_bytes), schedulers)
         return StepEngine(served, SchedulingPolicy(cap), **settings)
 
     def job(self, asked: Asked, **settings: Any) -> Job:
