@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from diffusion_core.policy import SchedulingPolicy
 from diffusion_engine.adapters import Blend, UnlikeRowsError
 from diffusion_engine.call import Pictures, PipelineCall, pictures
+from diffusion_engine.device import release_memory, synchronize
 from diffusion_engine.faults import DeviceFaultError, Ending, classify, forget_frames
 from diffusion_engine.feature_cache.features import PADDING, Row
 from diffusion_engine.rules import JoiningRule, join_outputs, split_output
@@ -137,7 +136,7 @@ class Forward:
                 raise DeviceFaultError(str(error)) from error
             forget_frames(error)
             failure: Exception = error
-        self._release_memory()
+        release_memory(self._served.device)
         if len(calls) > 1:
             self.counts.splits += 1
             middle = len(calls) // 2
@@ -227,7 +226,7 @@ class Forward:
                     return Outcome(error=error)
                 forget_frames(error)
                 failure = error
-            self._release_memory()
+            release_memory(self._served.device)
             most //= 2
         return Outcome(error=failure)
 
@@ -238,7 +237,7 @@ class Forward:
         exact = self._fixed_batch and len(blends) > 1
         with self._served.adapters.adding(component, blends, exact=exact):
             output = forward()
-        self._synchronize()
+        synchronize(self._served.device)
         if component in self._served.controlnets:
             self.counts.control_calls += 1
             return output
@@ -250,7 +249,7 @@ class Forward:
         """An encoder's or the VAE's call."""
         with self._served.adapters.adding(call.component, [call.blend]):
             output = call.run()
-        self._synchronize()
+        synchronize(self._served.device)
         if call.kind == "decode":
             self.counts.decoder_calls += 1
         else:
@@ -269,12 +268,3 @@ class Forward:
         rows = sum(call.waiting.rows for call in calls)
         for call in calls:
             call.ticket.device_seconds += seconds * call.waiting.rows / rows
-
-    def _synchronize(self) -> None:
-        # Kernels run behind the caller's back on a GPU: without this, times would be of launches.
-        if self._served.device.type == "cuda":
-            torch.cuda.synchronize(self._served.device)
-
-    def _release_memory(self) -> None:
-        if self._served.device.type == "cuda":
-            torch.cuda.empty_cache()

@@ -17,6 +17,7 @@ import torch
 from diffusion_core.errors import CancelledError
 from diffusion_core.profile import WITHIN, BatchProfile, Shape, StepCurve, Stopped
 from diffusion_engine.call import Job, PipelineCall, Ticket
+from diffusion_engine.device import synchronize
 from diffusion_engine.faults import classify
 from diffusion_engine.memory import MemoryGuard
 from diffusion_engine.profile_store import ProfileStore
@@ -207,15 +208,11 @@ class _Measurement:
         return partial(call.model, **rule.slice(joined, 0, rows))
 
     def _time(self, forward: Callable[[], Any]) -> float:
-        self._synchronize()
+        synchronize(self._device)
         started = self._clock()
         forward()
-        self._synchronize()
+        synchronize(self._device)
         return self._clock() - started
-
-    def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
 
 
 def _grid() -> Iterator[int]:

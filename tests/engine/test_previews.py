@@ -91,7 +91,9 @@ def test_a_flow_is_followed_to_its_end(name: str, settings: dict[str, Any]) -> N
         sample = made.step(noise - clean, timestep, sample, return_dict=False)[0]
         found = foreseen(made)
         assert found is not None
-        assert torch.allclose(found, clean, atol=1e-2)
+        # One rounds times to whole ones of the thousand it was trained at, and begins at the last.
+        rounding = float((noise - clean).abs().max()) / made.config.num_train_timesteps
+        assert torch.allclose(found, clean, atol=2 * rounding)
 
 
 def test_listening_is_no_state() -> None:
