@@ -63,7 +63,7 @@ def build(
             written = write_repository(order, bars)
     except OSError as error:
         fail(f"{error.filename or repository}: {error.strerror or error}")
-    names, size = written.names, size_text(written.contents.size)
+    names, size = written.names, size_text(written.size)
     console.print(f"{written.repository} ({size}, identity {written.record.identity})")
     console.print(f"  {names.pictures}: one answer a request, dynamic batching")
     console.print(f"  {names.stream}: progress, then the answer; decoupled")

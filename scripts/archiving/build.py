@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from archiving import adapters, conditioning, origin, trial
+from archiving import origin, trial
 from archiving.archiver import staged_bytes, write_with_archiver
 from archiving.contents import Contents, collect
 from archiving.fitting import fitted
@@ -15,14 +15,13 @@ from archiving.hashes import HashCache
 from archiving.linked import copied_bytes, write_linked
 from archiving.naming import ArchiveFormat, require_name
 from archiving.order import Order
-from archiving.pipeline import Pipeline
+from archiving.packing import pack
 from archiving.responses import check_message_sizes
 from archiving.settings import check_defaults, check_feature_cache, read_settings
 from archiving.watcher import Watcher
 from archiving.workspace import publish, require_free, require_space, workspace
 from archiving.zip_store import write_zip_store
 from diffusion_core.identity import ArchiveRecord
-from diffusion_core.model_config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ def build(order: Order, watcher: Watcher) -> Built:
         check_feature_cache(config, pipeline, str(order.config or "defaults"))
         takes_images = pipeline.kind.takes_images
         warnings = check_message_sizes(config, takes_images, order.server_config)
-        contents = _contents(order, pipeline, config, folder, watcher)
+        packed, files = pack(order, pipeline, config, folder, watcher)
+        contents = collect(order.name, order.version, pipeline, packed, files)
         cache = HashCache.of_user()
         built, record, sha256 = _write(order.format, contents, folder / target.name, cache, watcher)
         tried = _try(order, built, contents, folder, watcher)
@@ -66,20 +66,6 @@ def build(order: Order, watcher: Watcher) -> Built:
     cache.renew()
     cache.save()
     return Built(target, record, contents, sha256, size, warnings, tried)
-
-
-def _contents(
-    order: Order, pipeline: Pipeline, config: ModelConfig, folder: Path, watcher: Watcher
-) -> Contents:
-    """The archive's contents; adapters are brought into its own form first, in `folder`."""
-    steering = conditioning.collect(config.handler, order.config, pipeline)
-    settings = config.handler.adapters
-    if settings.files:
-        watcher.phase(f"reading adapters: {', '.join(settings.files)}")
-    files = adapters.convert(config.handler, order.config, pipeline.folder, folder)
-    added = {"adapters": settings.packed(), **conditioning.packed(config.handler)}
-    packed = config.model_copy(update={"handler": config.handler.model_copy(update=added)})
-    return collect(order.name, order.version, pipeline, packed, (*files, *steering))
 
 
 def _write(

@@ -15,6 +15,7 @@ from archiving.hashes import HashCache, Progress
 from archiving.linked import copied_bytes, write_linked
 from archiving.naming import require_name
 from archiving.order import Order
+from archiving.packing import pack
 from archiving.settings import check_defaults, read_settings
 from archiving.watcher import Watcher
 from archiving.workspace import publish, require_free, require_space, workspace
@@ -62,12 +63,12 @@ class Names:
 
 @dataclass(frozen=True)
 class Written:
-    """Models that are in their places."""
+    """Models that are in their places; `size`: bytes of one with its weights."""
 
     repository: Path
     names: Names
     record: ArchiveRecord
-    contents: Contents
+    size: int
 
 
 def write_repository(order: Order, watcher: Watcher) -> Written:
@@ -85,8 +86,11 @@ def write_repository(order: Order, watcher: Watcher) -> Written:
         pipeline = origin.resolve(order, folder, watcher)
         config = fitted(config, pipeline)
         check_defaults(config, pipeline, str(order.config or "defaults"))
-        contents = collect(order.name, order.version, pipeline, _of_mode(config, streams=False))
-        streaming = collect(names.stream, order.version, pipeline, _of_mode(config, streams=True))
+        packed, files = pack(order, pipeline, config, folder, watcher)
+        contents, streaming = (
+            collect(name, order.version, pipeline, _of_mode(packed, streams=streams), files)
+            for name, streams in ((order.name, False), (names.stream, True))
+        )
         require_space(folder, 2 * copied_bytes(contents))
         cache = HashCache.of_user()
         progress = watcher.phase("hashing", contents.size)
@@ -95,12 +99,14 @@ def write_repository(order: Order, watcher: Watcher) -> Written:
         _write_example(folder, names, order.version)
         for name, text in _configs(names, config).items():
             (folder / name / CONFIG).write_text(text, encoding="utf-8")
+        # What was converted is in the workspace only, which ends with this.
+        size = contents.size
         watcher.phase("putting it in place")
         for name in names.all():
             _publish(folder / name, order.store / name, order.version, order.force)
     cache.renew()
     cache.save()
-    return Written(order.store, names, record, contents)
+    return Written(order.store, names, record, size)
 
 
 def _require_version(version: str) -> None:

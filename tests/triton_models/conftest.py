@@ -8,9 +8,10 @@ import pytest
 import yaml
 from triton_clients import write_repository
 
+from loras import save_lora
 from served import ROOT, TINY_CONFIG
 from serving.ports import free_base
-from tiny import save_tiny_stable_diffusion
+from tiny import save_tiny_stable_diffusion, tiny_stable_diffusion
 from triton_serving.environment import Environment
 from triton_serving.server import RunningTriton, TritonServer
 
@@ -22,6 +23,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("triton")
     # So small a pipeline gains nothing by sharing calls: the cap that would be measured is one.
     handler = {**TINY_CONFIG["handler"], "engine": {"max_rows": 16}}
+    save_lora(tiny_stable_diffusion(), "attention", folder / "attention.safetensors")
+    handler["adapters"] = {"files": {"attention": "attention.safetensors"}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump({**TINY_CONFIG, "handler": handler}))
     pipeline = save_tiny_stable_diffusion(folder / "pipeline")
     write_repository(folder, pipeline, "1")

@@ -126,6 +126,14 @@ async def test_jobs_are_drawn_and_bad_ones_fail_alone(
         assert (failed.error["code"], failed.error["field"]) == ("invalid_field", "width")
 
 
+async def test_adapters_change_the_picture(endpoint: EndpointSettings, tmp_path: Path) -> None:
+    async with working(tmp_path, endpoint) as rig:
+        weights = (None, {"attention": 1.0})
+        jobs = [await rig.submit(model="tiny", seed=1, fields={"adapters": one}) for one in weights]
+        plain, adapted = [await rig.picture(job) for job in await rig.ended(*jobs, within=60)]
+        assert plain != adapted
+
+
 async def test_one_queue_for_a_model_on_both_servers(
     endpoint: EndpointSettings,
     torchserve: EndpointSettings,
