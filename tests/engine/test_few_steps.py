@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 from rig import TASKS, Asked, apart, assert_same_image, mates, rig
-from sameness import Sameness
 
 from diffusion_core.capabilities import Task
+from sameness import Sameness
 
 
 @pytest.mark.parametrize("family", ["sd", "sdxl"])

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from rig import Asked, Rig, finish, images_of, instead, mates, rig
+from transformer_rig import Wanted
+from transformer_rig import stage as transformer
 
-from diffusion_engine.call import Step
+from diffusion_core.errors import OverloadedError
+from diffusion_core.profile import BatchProfile, Shape, StepCurve
+from diffusion_engine.call import Step, Ticket, waiting_of
 from diffusion_engine.snapshot import Snapshot
 
 
@@ -57,3 +62,34 @@ def test_going_on_after_more_steps_than_python_may_recurse() -> None:
     assert torch.equal(images_of(ticket), whole)
     # 600 steps of Heun's are 1199 timesteps: the last nine are what was left to call.
     assert engine.forward.counts.denoiser_calls == 9
+
+
+def test_only_the_steps_that_are_left_count_against_a_time_limit() -> None:
+    stage, shape = rig("sd"), Shape(32, 32)
+    curve = StepCurve(seconds={1: 1.0}, limit=1, stopped="limit")
+    engine = stage.engine()
+    engine.policy.profile = BatchProfile(
+        conditions={}, measured="2026-01-31", shapes={str(shape): curve}
+    )
+    asked = Asked(steps=50, guidance=1.0)
+    kept = Snapshot(45, torch.zeros(1, 4, 4, 4), {}, (), ())
+    with pytest.raises(OverloadedError):
+        engine.submit(stage.job(asked, timeout_s=10.0, shape=shape))
+    ticket = engine.submit(stage.job(asked, timeout_s=10.0, shape=shape, resume=kept))
+    assert waiting_of(ticket).remaining == engine.pending_steps == 5
+    nearly = stage.job(asked, timeout_s=3.0, shape=shape, resume=replace(kept, step=50))
+    assert waiting_of(Ticket(nearly, 0.0)).remaining == 1
+    engine.close()
+
+
+def test_the_pace_after_a_resume_is_that_of_the_steps_drawn_since() -> None:
+    # FLUX.1 calls its transformer once for each side of a true guidance.
+    stage, asked = transformer("flux-dev"), Wanted(steps=8, negative="rain", true_cfg=3.0)
+    snapshot = snapshot_of(stage, asked, 4)
+    engine = stage.engine()
+    engine.submit(stage.job(asked, resume=snapshot))
+    remaining = []
+    while engine.step():
+        remaining += [call.waiting.remaining for call in engine._calls.values()]
+    # After the first step of four, three steps of two calls each are left.
+    assert max(remaining) == 6

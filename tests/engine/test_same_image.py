@@ -19,11 +19,11 @@ from rig import (
     rig,
     unlike,
 )
-from sameness import Sameness
 
 from diffusion_core.capabilities import Task
 from diffusion_engine.call import Ticket
 from diffusion_engine.engine import StepEngine
+from sameness import Sameness
 
 FAMILIES = ("sd", "sdxl")
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from conditioning_rig import Steered, SteeredRig, steered
 from rig import TASKS, apart, assert_same_image, finish, images_of, rows_of_calls
-from sameness import Sameness
 
 from diffusion_core.capabilities import Task
 from diffusion_engine.adapters import Adapter, LowRank
+from sameness import Sameness
 
 each_task = pytest.mark.parametrize("task", TASKS)
 

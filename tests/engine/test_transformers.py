@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from rig import apart, assert_same_image, finish, images_of
-from sameness import Sameness
 from transformer_rig import FAMILIES, Wanted, company, stage
 
 from diffusion_core.capabilities import Task
+from sameness import Sameness
 
 EVERY = [(family, task) for family, form in FAMILIES.items() for task in form.tasks]
 # One task of each is what CI has time for; the rest is marked `full`.
