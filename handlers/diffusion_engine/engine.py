@@ -282,7 +282,7 @@ class StepEngine:
     def _fail(self, call: PipelineCall, error: BaseException) -> None:
         self._calls.pop(call.ticket.number, None)
         call.abort(CancelledError("aborted"))
-        if classify(error) == "device":
+        if classify(error, self.served.device) == "device":
             self._end(call.ticket, as_serving_error(error))
             raise DeviceFaultError(str(error)) from error
         self._end(call.ticket, as_serving_error(error))

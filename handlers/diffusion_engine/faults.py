@@ -9,24 +9,28 @@ from typing import Literal
 import torch
 
 from diffusion_core.errors import CancelledError, ModelError, OutOfMemoryError, ServingError
+from diffusion_engine.device import synchronize
 
 logger = logging.getLogger(__name__)
 
 Fault = Literal["out_of_memory", "device", "request"]
 Ending = Literal["completed", "failed", "cancelled"]
 
-# CUDA errors after which every later call of the process fails too: the driver's own names for
-# errors that leave the context unusable (CUDA Runtime API, cudaError_t).
+# CUDA errors after which every later call of the process fails too, in the driver's own words:
+# those after which NVIDIA's reference (CUDA Driver API, CUresult) has the process relaunched or its
+# context destroyed, and what hardware cannot correct.
 _STICKY = (
-    "illegal memory access",
-    "device-side assert",
-    "unspecified launch failure",
-    "misaligned address",
-    "illegal instruction",
-    "invalid address space",
-    "hardware stack error",
-    "uncorrectable ecc error",
-    "launch timed out",
+    "uncorrectable ecc error",  # CUDA_ERROR_ECC_UNCORRECTABLE, 214
+    "uncorrectable nvlink error",  # CUDA_ERROR_NVLINK_UNCORRECTABLE, 220
+    "illegal memory access",  # CUDA_ERROR_ILLEGAL_ADDRESS, 700
+    "launch timed out",  # CUDA_ERROR_LAUNCH_TIMEOUT, 702
+    "device-side assert",  # CUDA_ERROR_ASSERT, 710
+    "hardware stack error",  # CUDA_ERROR_HARDWARE_STACK_ERROR, 714
+    "illegal instruction",  # CUDA_ERROR_ILLEGAL_INSTRUCTION, 715
+    "misaligned address",  # CUDA_ERROR_MISALIGNED_ADDRESS, 716
+    "global/shared address space",  # CUDA_ERROR_INVALID_ADDRESS_SPACE, 717
+    "invalid program counter",  # CUDA_ERROR_INVALID_PC, 718
+    "unspecified launch failure",  # CUDA_ERROR_LAUNCH_FAILED, 719
 )
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
@@ -36,8 +40,12 @@ class DeviceFaultError(RuntimeError):
     """The device no longer answers; only a fresh process helps."""
 
 
-def classify(error: BaseException) -> Fault:
-    """The kind of fault behind `error`."""
+def classify(error: BaseException, device: torch.device | None = None) -> Fault:
+    """The kind of fault behind `error`.
+
+    A CUDA error of another name counts as the device's if `device`, where the error came from, no
+    longer answers either. Only the thread that uses the device should name it.
+    """
     if isinstance(error, DeviceFaultError):
         return "device"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -47,7 +55,20 @@ def classify(error: BaseException) -> Fault:
     text = str(error).lower()
     if "cuda" in text and any(name in text for name in _STICKY):
         return "device"
-    return "out_of_memory" if any(name in text for name in _NO_MEMORY) else "request"
+    if any(name in text for name in _NO_MEMORY):
+        return "out_of_memory"
+    return (
+        "device" if device is not None and "cuda error" in text and _is_lost(device) else "request"
+    )
+
+
+def _is_lost(device: torch.device) -> bool:
+    """Whether a device fails at doing nothing; an error of one call is not told a second time."""
+    try:
+        synchronize(device)
+    except RuntimeError:
+        return True
+    return False
 
 
 def forget_frames(error: BaseException) -> None:

@@ -131,7 +131,7 @@ class Forward:
             self._served.adapters.keep_apart(pending[0].component)
             return [outcome for call in calls for outcome in self._attempt([call])]
         except Exception as error:
-            fault = classify(error)
+            fault = classify(error, self._served.device)
             if fault == "device":
                 raise DeviceFaultError(str(error)) from error
             forget_frames(error)
@@ -222,7 +222,10 @@ class Forward:
             try:
                 return Outcome(split_output(self._joined(rule, [call], rows, most), [rows])[0])
             except Exception as error:
-                if classify(error) != "out_of_memory":
+                fault = classify(error, self._served.device)
+                if fault == "device":
+                    raise DeviceFaultError(str(error)) from error
+                if fault == "request":
                     return Outcome(error=error)
                 forget_frames(error)
                 failure = error
