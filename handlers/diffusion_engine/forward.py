@@ -243,6 +243,7 @@ class Forward:
         synchronize(self._served.device)
         if component in self._served.controlnets:
             self.counts.control_calls += 1
+        self._served.offload.make_room(component)
             return output
         self.counts.denoiser_calls += 1
         self.counts.denoiser_rows += len(blends)
@@ -255,6 +256,7 @@ class Forward:
         synchronize(self._served.device)
         if call.kind == "decode":
             self.counts.decoder_calls += 1
+        self._served.offload.make_room(call.component)
         else:
             self.counts.encoder_calls += 1
         return output

@@ -24,6 +24,7 @@ from diffusion_engine.conditioning import (
 from diffusion_engine.feature_cache.cache import FeatureCache
 from diffusion_engine.feature_cache.features import Features
 from diffusion_engine.noise import draw_from
+from diffusion_engine.offload import Offload
 from diffusion_engine.prompt_cache import PromptCache
 from diffusion_engine.recipes.guidance import IntervalStandIn
 from diffusion_engine.rules import JoiningRule, rule_for
@@ -59,6 +60,7 @@ class ServedPipeline:
     Attributes:
         adapters: the adapters that requests may name, none at first.
         controlnets: the ControlNets that requests may name, by their component in model calls.
+        offload: which models are on the device, where they are not all.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class ServedPipeline:
         self.controlnets: dict[str, str] = {}
         for name, forms in conditioning.controlled.items():
             self._add_controlnet(name, forms)
+        self.offload = Offload(first, frozenset(self.rules), self.device)
 
     def _add_controlnet(self, name: str, forms: Mapping[Task, Any]) -> None:
         component = f"{CONTROLNET}.{name}"
@@ -128,11 +131,13 @@ class ServedPipeline:
         return pipeline
 
     def forget_requests(self) -> None:
-        """Lets go of what is kept from step to step; the prompt cache stays."""
+        """Lets go of what is kept from step to step, and of offloaded models' room on the device;
+        the prompt cache stays."""
         for rule in self.rules.values():
             if rule is not None:
                 rule.forget()
         self.adapters.forget()
+        self.offload.clear()
 
 
 class RequestPipeline:
@@ -272,7 +277,7 @@ def _request_class(pipeline_class: type, device: torch.device) -> type:
     """The pipeline's class with the two members replaced that look at all shared models.
 
     `_execution_device` walks every component (milliseconds a request), and
-    `maybe_free_model_hooks` would move models that other requests are using.
+    `maybe_free_model_hooks` would move models that other requests are using: `Offload` does that.
     """
     return type(
         pipeline_class.__name__,
