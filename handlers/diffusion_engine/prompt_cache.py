@@ -12,6 +12,8 @@ import torch
 # sys.getsizeof over the keys of 77-token prompts; it keeps thousands of empty entries bounded.
 _ENTRY_BYTES = 4096
 
+_SMALL = (str, int, float, bool, type(None), torch.dtype, torch.device)
+
 
 class PromptCache:
     """Outputs by arguments. Entries live on the model's device; keys never leave this process.
@@ -49,7 +51,12 @@ class PromptCache:
         return None
 
     def put(self, key: Hashable, output: Any) -> None:
-        """Keeps `output`, and drops the least recently used entries beyond the bound."""
+        """Keeps `output`, and drops the least recently used entries beyond the bound.
+
+        An output is not kept where the memory that it holds cannot be told: it might be anything.
+        """
+        if not _is_counted(output):
+            return
         size = sum(t.nbytes for t in _tensors(output)) + _ENTRY_BYTES
         if size > self.max_bytes:
             return
@@ -77,7 +84,7 @@ def _freeze(value: Any) -> Hashable:
         return tuple(_freeze(item) for item in value)
     if isinstance(value, Mapping):
         return tuple((name, _freeze(value[name])) for name in sorted(value))
-    if isinstance(value, (str, int, float, bool, type(None), torch.dtype, torch.device)):
+    if isinstance(value, _SMALL):
         # 1, 1.0 and True are equal as keys but not as arguments.
         return (type(value).__name__, value)
     # An argument of unknown meaning: a key that never matches again keeps the memo exact.
@@ -93,6 +100,16 @@ def _tensors(output: Any) -> Iterator[torch.Tensor]:
     elif isinstance(output, (list, tuple)):
         for value in output:
             yield from _tensors(value)
+
+
+def _is_counted(output: Any) -> bool:
+    """Whether `_tensors` finds all that an output holds. Keys and values of a transformer's own
+    cache, for one, are in an object of its own."""
+    if isinstance(output, Mapping):
+        return all(map(_is_counted, output.values()))
+    if isinstance(output, (list, tuple)):
+        return all(map(_is_counted, output))
+    return isinstance(output, (torch.Tensor, *_SMALL))
 
 
 def _writes(output: Any) -> int:

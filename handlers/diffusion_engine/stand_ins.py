@@ -6,6 +6,7 @@ request's greenlet: the `ModelCall` goes to the engine, which answers with the m
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -123,9 +124,18 @@ class TextEncoderStandIn(StandIn):
         key = (self.blend, self._cache.key(self._component, args, kwargs))
         output = self._cache.get(key)
         if output is None:
-            output = super().__call__(*args, **kwargs)
+            output = super().__call__(*args, **self._without_keys(args, kwargs))
             self._cache.put(key, output)
         return output
+
+    def _without_keys(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The keyword arguments, and no keys and values of a language model's layers asked for.
+
+        They would be for writing on; no pipeline reads them, and a memo of them takes more memory
+        than the embeddings do.
+        """
+        open_ = list(inspect.signature(self._model.forward).parameters)[len(args) :]
+        return {"use_cache": False, **kwargs} if "use_cache" in open_ else kwargs
 
 
 class VaeStandIn(StandIn):
