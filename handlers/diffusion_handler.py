@@ -16,12 +16,13 @@ from typing import Any
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
-from diffusion_core.errors import MalformedBodyError, OverloadedError, ServingError
+from diffusion_core.errors import MalformedBodyError, OverloadedError
 from diffusion_core.identity import CONFIG_NAME
 from diffusion_core.model_config import read_model_config
 from diffusion_core.request_fields import FILE_FIELDS
 from diffusion_core.tracing import HEADER, VARIABLE, Traces, open_traces
 from diffusion_engine.answers import JSON, Answer
+from diffusion_engine.faults import as_serving_error
 from diffusion_engine.flights import Flights
 from diffusion_engine.metric_families import Sample, flattened
 from diffusion_engine.pending import Pending, answered, refuse
@@ -143,10 +144,11 @@ class DiffusionHandler(BaseHandler):  # type: ignore[misc]
             if _header(context, index, "url_path") == "describe":
                 return answered(Answer(200, json.dumps(self.describe_handle()).encode(), JSON))
             fields, form = _fields(row)
-        except ServingError as error:
-            return refuse(error)
-        accept = _header(context, index, "accept")
-        pending = self.service.submit(fields, form=form, accept=accept, wake=wake, begun=begun)
+            accept = _header(context, index, "accept")
+            pending = self.service.submit(fields, form=form, accept=accept, wake=wake, begun=begun)
+        except Exception as error:
+            # A source image too large for the memory, say: the rest of the batch goes on.
+            return refuse(as_serving_error(error))
         follow(pending, self.traces, _header(context, index, HEADER), context.model_name, begun)
         return pending
 

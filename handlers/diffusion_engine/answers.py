@@ -74,9 +74,14 @@ def check_wanted(
 ) -> tuple[GenerationRequest, Wanted]:
     """The request with the format that its client accepts, and what it wants in the end.
 
-    Raises `NotAcceptableError` for several images in one file, or a stream where none can be sent.
+    Raises `NotAcceptableError` for several images in one file, a file that is to be streamed, or a
+    stream where none can be sent.
     """
-    if request.stream and wanted.stream is None and not wanted.file:
+    if request.stream and wanted.file:
+        raise NotAcceptableError(
+            "stream: an image file cannot be streamed; accept text/event-stream", field="stream"
+        )
+    if request.stream and wanted.stream is None:
         wanted = replace(wanted, stream="sse")
     if wanted.stream is not None and not streaming:
         raise NotAcceptableError(

@@ -57,8 +57,8 @@ class Flights:
 
     def keep_only(self, ids: Iterable[str]) -> None:
         """Cancels the requests that the server no longer knows: their clients have gone."""
-        self._turn_ended = None
         with self._lock:
+            self._turn_ended = None
             for request_id in set(self._flights) - set(ids):
                 self._drop(request_id)
 
@@ -104,9 +104,12 @@ class Flights:
 
     def _watch(self) -> None:
         while not self._closed.wait(_SILENCE_S / 2):
-            ended = self._turn_ended
-            if self._flights and ended is not None and time.monotonic() - ended > _SILENCE_S:
-                self.keep_only(())
+            # Under the lock: a turn that begins meanwhile has ended the silence.
+            with self._lock:
+                ended = self._turn_ended
+                if ended is not None and time.monotonic() - ended > _SILENCE_S:
+                    for request_id in list(self._flights):
+                        self._drop(request_id)
 
     def _drop(self, request_id: str) -> None:
         pending = self._flights[request_id]

@@ -6,7 +6,11 @@ import logging
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from diffusion_core.errors import OutOfMemoryError
+from diffusion_core.source_image import SourceImage
+from handler.test_images import base64_of, file
 from handler_client import Client, Form, Raw
 
 GOOD = {"prompt": "a cat", "seed": 1}
@@ -110,3 +114,23 @@ def test_prompts_reach_no_log_and_no_error(
     assert SECRET not in str(body)
     captured = capfd.readouterr()
     assert SECRET not in captured.out + captured.err
+
+
+def test_a_stream_in_an_image_file_is_refused(client: Client) -> None:
+    status, content_type, problem = client.one({**GOOD, "stream": True}, Accept="image/png")
+    assert (status, content_type) == (406, "application/problem+json")
+    assert problem["field"] == "stream"
+    assert "text/event-stream" in problem["detail"]
+
+
+def test_an_image_beyond_the_memory_fails_alone(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(_source: SourceImage) -> Image.Image:
+        raise MemoryError
+
+    monkeypatch.setattr(SourceImage, "decode", decode)
+    large = {**GOOD, "image": base64_of(file())}
+    before, bad, after = client.batch(GOOD, large, {**GOOD, "seed": 2})
+    assert (before[0], bad[0], after[0]) == (200, OutOfMemoryError.status, 200)
+    assert bad[1] == "application/problem+json"

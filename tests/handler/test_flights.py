@@ -118,6 +118,21 @@ def test_silence_frees_the_last_ones(
     assert len(flights) == 0
 
 
+def test_a_turn_that_begins_ends_the_silence(
+    cancelled: list[Pending], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffusion_engine.flights._SILENCE_S", 0.0)
+    flights = Flights(cancelled.append)
+    flights.add("a", streaming(flights))
+    with flights._lock:
+        # The watch finds silence, and waits for the lock that the turn holds already.
+        flights.turn_over()
+        assert not _happens(lambda: cancelled, within=0.3)
+        flights._turn_ended = None
+    assert not _happens(lambda: cancelled, within=0.3)
+    flights.close()
+
+
 def _happens(condition: Callable[[], object], within: float) -> bool:
     end = time.monotonic() + within
     while time.monotonic() < end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from diffusion_core.model_config import parse_model_config
+from diffusion_engine.pending import Pending
 from diffusion_engine.service import DiffusionService
 from unpacked import TINY_HANDLER
 
@@ -50,3 +52,21 @@ def test_a_cancelled_one_ends(service: DiffusionService) -> None:
     pending = service.submit({"prompt": "a cat", "num_inference_steps": 100}, accept=LINES)
     service.cancel(pending)
     assert pending.answer.result(60).status == 499
+
+
+def test_who_sends_the_last_event_finds_the_phases_to_count(service: DiffusionService) -> None:
+    held: list[Pending] = []
+    known, woken = threading.Event(), threading.Event()
+    found: list[bool] = []
+
+    def wake() -> None:
+        # Steps alone wake nobody: this is the last event.
+        known.wait(60)
+        found.append(bool(held[0].phases))
+        woken.set()
+
+    fields = {"prompt": "a cat", "num_inference_steps": 2}
+    held.append(service.submit(fields, accept=LINES, wake=wake))
+    known.set()
+    assert woken.wait(60)
+    assert found[0]
