@@ -56,7 +56,9 @@ class Job:
     Attributes:
         arguments: keyword arguments of the pipeline's `__call__`, generators included.
         scheduler: a scheduler class that the pipeline's own is compatible with; None: its own.
-        work: denoiser rows times steps foreseen, for the policy until the call tells.
+        rows: rows of each denoiser call, at the least, for the policy until the call tells.
+        steps: denoising steps foreseen, likewise.
+        guided: whether `arguments` ask for guidance, which may take rows of its own.
         timeout_s: seconds from submission after which the request fails.
         shape: the picture's size, for the policy's times.
         on_step: called on the engine's thread after each step; it must be quick.
@@ -72,6 +74,7 @@ class Job:
     scheduler: str | None = None
     rows: int = 1
     steps: int = 1
+    guided: bool = False
     timeout_s: float | None = None
     shape: Shape | None = None
     on_step: OnStep | None = None
@@ -80,6 +83,11 @@ class Job:
     controlnet: str | None = None
     ip_adapter_scale: float | None = None
     feature_cache: bool = True
+
+    @property
+    def resumed_at(self) -> int:
+        """The steps that were done before: none of them is drawn again."""
+        return 0 if self.resume is None else self.resume.step
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class Ticket:
     def steps_left(self) -> int:
         """Denoising steps it still needs: as planned by its scheduler, before that as asked for."""
         total = self.job.steps if self.steps_total is None else self.steps_total
-        return max(0, total - self.steps_done)
+        return max(0, total - max(self.steps_done, self.job.resumed_at))
 
     @property
     def ended(self) -> float | None:
@@ -155,8 +163,10 @@ class PipelineCall:
         self.waiting = waiting_of(ticket)
         self.waiting.due = arrival_due
         self._denoiser_calls = 0
+        # Denoiser calls of a step, as seen so far.
+        self._pace = 1
         # The step up to which the call is repeated with zeros for answers.
-        self._resume_at = 0 if ticket.job.resume is None else ticket.job.resume.step
+        self._resume_at = ticket.job.resumed_at
         if ticket.job.on_step is not None:
             listen(pipeline.pipeline.scheduler)
         self._greenlet = greenlet(self._run)
@@ -230,14 +240,15 @@ class PipelineCall:
         if total is None:
             return
         self.ticket.steps_total = total
-        done = self.ticket.steps_done
-        pace = max(1, round(self._denoiser_calls / done)) if done else 1
-        self.waiting.remaining = max(1, (total - done) * pace)
+        self.waiting.remaining = max(1, (total - self.ticket.steps_done) * self._pace)
 
     def _on_step_end(
         self, _pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]
     ) -> dict[str, Any]:
         self.ticket.steps_done = step + 1
+        drawn = step + 1 - self._resume_at
+        if drawn > 0:
+            self._pace = max(1, round(self._denoiser_calls / drawn))
         for features in self.pipeline.features.values():
             features.step_ended(step + 1)
         if step + 1 < self._resume_at:
@@ -297,7 +308,7 @@ def waiting_of(ticket: Ticket) -> Waiting:
         id=ticket.number,
         key=None,
         rows=job.rows,
-        remaining=job.steps,
+        remaining=max(1, ticket.steps_left),
         arrival=ticket.submitted,
         shape=job.shape,
         deadline=inf if job.timeout_s is None else ticket.submitted + job.timeout_s,
