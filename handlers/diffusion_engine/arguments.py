@@ -56,11 +56,14 @@ def job(
     parameters: Collection[str],
     generator_device: torch.device,
     timeout_s: float,
+    *,
+    guided_rows: int = 1,
 ) -> Job:
     """What the engine runs for `request`; its images come back as tensors in [0, 1].
 
     Args:
         parameters: what the task's `__call__` takes; image-to-image forms take no size.
+        guided_rows: rows of a denoiser call that an image with guidance is, at the least.
     """
     named = {name: getattr(request, name) for name in _SAME_NAME}
     arguments: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
@@ -79,8 +82,9 @@ def job(
         task=request.task,
         arguments=arguments,
         scheduler=request.scheduler,
-        rows=request.num_images * (2 if guided else 1),
+        rows=request.num_images * (guided_rows if guided else 1),
         steps=max(1, round(request.num_inference_steps * (request.strength or 1.0))),
+        guided=guided,
         timeout_s=timeout_s,
         shape=Shape(request.width, request.height),
         adapters=request.adapters,

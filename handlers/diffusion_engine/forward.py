@@ -14,6 +14,7 @@ from diffusion_engine.call import Pictures, PipelineCall, pictures
 from diffusion_engine.device import release_memory, synchronize
 from diffusion_engine.faults import DeviceFaultError, Ending, classify, forget_frames
 from diffusion_engine.feature_cache.features import PADDING, Row
+from diffusion_engine.guided_rows import GuidedRows
 from diffusion_engine.rules import JoiningRule, join_outputs, split_output
 from diffusion_engine.served import ServedPipeline
 from diffusion_engine.stand_ins import JOINED, ModelCall
@@ -59,6 +60,7 @@ class Forward:
 
     Attributes:
         call_seconds: what the last denoiser call took, 0 before the first.
+        guided_rows: the rows that guided images were, as seen so far.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Forward:
     ) -> None:
         self.counts = Counts()
         self.call_seconds = 0.0
+        self.guided_rows = GuidedRows(served)
         self._served = served
         self._policy = policy
         self._fixed_batch = fixed_batch
@@ -94,6 +97,8 @@ class Forward:
                 key = (key, pending.blend)
             call.waiting.key = key
             call.waiting.rows = rule.rows(pending)
+            if pending.kind == "denoise":
+                self.guided_rows.saw(call.ticket.job, call.waiting.rows)
 
     def run(self, calls: Sequence[PipelineCall]) -> list[Outcome]:
         """Outcomes of the calls' pending model calls, in order."""
@@ -238,12 +243,12 @@ class Forward:
     ) -> Any:
         """One call of the denoiser; `blends` are of its rows, or one for all of them."""
         exact = self._fixed_batch and len(blends) > 1
+        self._served.offload.make_room(component)
         with self._served.adapters.adding(component, blends, exact=exact):
             output = forward()
         synchronize(self._served.device)
         if component in self._served.controlnets:
             self.counts.control_calls += 1
-        self._served.offload.make_room(component)
             return output
         self.counts.denoiser_calls += 1
         self.counts.denoiser_rows += len(blends)
@@ -251,12 +256,12 @@ class Forward:
 
     def _run_item(self, call: ModelCall) -> Any:
         """An encoder's or the VAE's call."""
+        self._served.offload.make_room(call.component)
         with self._served.adapters.adding(call.component, [call.blend]):
             output = call.run()
         synchronize(self._served.device)
         if call.kind == "decode":
             self.counts.decoder_calls += 1
-        self._served.offload.make_room(call.component)
         else:
             self.counts.encoder_calls += 1
         return output

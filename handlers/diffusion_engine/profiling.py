@@ -145,7 +145,7 @@ class _Measurement:
         self._clock = clock
         rule = served.rules.get(call.component)
         self._rule = None if rule is None or rule.key(call) is None else rule
-        self._unit = task.job.rows if self._rule is None else self._rule.rows(call)
+        self._unit = task.job.rows if rule is None else rule.rows(call)
         self._end = clock() + task.budget_s
         self._memory = MemoryGuard(served.device)
         self.times: dict[int, list[float]] = {}

@@ -304,7 +304,8 @@ class DiffusionService:
         on_cpu = self.settings.generator_device == "cpu"
         generator_device = torch.device("cpu") if on_cpu else self.device
         parameters = self.served.call_parameters(request.task, request.controlnet)
-        return job(request, parameters, generator_device, timeout_s)
+        rows = self.engine.forward.guided_rows.of(request.task, request.controlnet)
+        return job(request, parameters, generator_device, timeout_s, guided_rows=rows)
 
     def _defaults(self) -> dict[str, Any]:
         fields = self.schema.json_schema()["properties"]
