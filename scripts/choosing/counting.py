@@ -20,7 +20,7 @@ from diffusion_engine.call import Job
 from diffusion_engine.engine import StepEngine
 from diffusion_engine.profiling import capture
 from diffusion_engine.service import DiffusionService
-from tuning.parts import job_of, request_of
+from tuning.parts import job_of, request_of, rows_of
 
 
 def _attention_on_cpu(
@@ -69,6 +69,7 @@ def count(service: DiffusionService, shape: Shape, conditions: dict[str, Any]) -
     """
     request = request_of(service, shape)
     job = job_of(service, request)
+    job = replace(job, rows=rows_of(service, job))
     one = _denoiser(service, job, 1)
     two = _denoiser(service, job, 2)
     grows = len(one) == len(two)

@@ -124,7 +124,7 @@ def _serve_measurements(pipe: Connection, folder: Path, threads: int | None) -> 
     from diffusion_engine.memory import most_taken
     from diffusion_engine.service import DiffusionService
     from tuning.conditions import conditions_of
-    from tuning.parts import draw_until, job_of, measure_parts, request_of
+    from tuning.parts import draw_until, job_of, measure_parts, request_of, rows_of
 
     config = _with_threads(read_model_config(folder / CONFIG_NAME), threads)
     service = DiffusionService(folder, config)
@@ -132,7 +132,7 @@ def _serve_measurements(pipe: Connection, folder: Path, threads: int | None) -> 
         defaults = service.schema.parse_json({"prompt": "measured"})
         sizes = config.handler.warmup.sizes or ((defaults.width, defaults.height),)
         shapes = [Shape(*size) for size in sizes]
-        rows = job_of(service, request_of(service, shapes[0])).rows
+        rows = rows_of(service, job_of(service, request_of(service, shapes[0])))
         pipe.send(
             Worker(
                 conditions=conditions_of(service),

@@ -20,7 +20,7 @@ from diffusion_engine.arguments import job, with_seed
 from diffusion_engine.call import Job, Pictures
 from diffusion_engine.engine import StepEngine
 from diffusion_engine.images import encode
-from diffusion_engine.profiling import Task, measure
+from diffusion_engine.profiling import Task, capture, measure
 from diffusion_engine.service import DiffusionService
 
 STEPS = 6
@@ -30,6 +30,9 @@ ROUNDS = 3
 """Times each batch size is measured; the median over all its steps counts."""
 
 _TIMEOUT_S = 3600.0
+
+_BOTH_SIDES = 2
+"""Rows of a guided image in a denoiser that nobody can count them in."""
 
 _seeds = itertools.count(1)
 
@@ -74,7 +77,7 @@ def measure_parts(
     denoiser = measure(service.served, task, clock)
     engine = StepEngine(service.served, SchedulingPolicy(max_rows, override=True), clock=clock)
     times = _Times()
-    unit = task.job.rows
+    unit = denoiser.unit
     cap = max(denoiser.cap, unit)
     counts = [rows // unit for rows in denoiser.seconds if not rows % unit and rows <= cap] or [1]
     _draw(service, engine, shape, counts[0], _Times(), clock)
@@ -170,4 +173,14 @@ def request_of(service: DiffusionService, shape: Shape) -> GenerationRequest:
 def job_of(service: DiffusionService, request: GenerationRequest) -> Job:
     on_cpu = service.settings.generator_device == "cpu"
     device = torch.device("cpu") if on_cpu else service.device
-    return job(request, service.served.call_parameters(request.task), device, _TIMEOUT_S)
+    parameters = service.served.call_parameters(request.task)
+    return job(request, parameters, device, _TIMEOUT_S, guided_rows=_BOTH_SIDES)
+
+
+def rows_of(service: DiffusionService, job: Job) -> int:
+    """Rows of the denoiser calls that a job makes, as its pipeline makes them."""
+    with torch.no_grad():
+        call = capture(service.served, job)
+        service.served.forget_requests()
+    rule = service.served.rules.get(call.component)
+    return job.rows if rule is None else rule.rows(call)
